@@ -1,0 +1,163 @@
+"""Training pictures -> augmented batches, each a function of (seed, epoch, step) alone.
+
+So a run that resumes in the middle of an epoch, and a run split over any number of processes, sees the same pictures:
+there is no generator state to save. Every process draws the randomness of the whole batch and keeps its own share.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bitwren.pictures import Pictures, crop_picture, read_picture
+from bitwren.recipe import AugmentOptions
+from bitwren.train.augment import augment
+from bitwren.train.distributed import World
+
+# Streams of randomness of one run; the number keeps them apart.
+_ORDER, _AUGMENT, _CROP = 1, 2, 3
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """Return the order of the pictures in an epoch, a permutation (count,) int64 on the CPU."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(_seed(seed, _ORDER, epoch)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """What the loop asks of any source of pictures: `count`, `steps` in an epoch, and `epoch(...)`.
+
+    The last pictures of an epoch that do not fill a batch wait for another order.
+    """
+
+    batch: int
+    seed: int
+    options: AugmentOptions
+    world: World
+
+    @property
+    def count(self) -> int:
+        """The number of pictures."""
+        raise NotImplementedError
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch."""
+        return self.count // self.batch
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images (batch / processes, C, H, W) uint8, labels int64) on the device, from first_step on."""
+        order = epoch_order(self.count, self.seed, epoch)[: self.steps * self.batch].view(self.steps, self.batch)
+        generator = torch.Generator(self.world.device)
+        mine = self.world.share(self.batch)
+        for step, (images, labels) in enumerate(self._read(order[first_step:], epoch), first_step):
+            generator.manual_seed(_seed(self.seed, _AUGMENT, epoch, step))
+            yield augment(images, self.options, generator)[mine], labels[mine]
+
+    def _read(self, order: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryBatches(Batches):
+    """Batches of a set that lives in the device's memory."""
+
+    images: Tensor  # (N, C, H, W) uint8
+    labels: Tensor  # (N,) int64
+
+    @classmethod
+    def of(cls, pictures: Pictures, batch: int, seed: int, options: AugmentOptions, world: World) -> "MemoryBatches":
+        """Put the pictures on the device."""
+        images, labels = torch.from_numpy(pictures.images), torch.from_numpy(pictures.labels)
+        return cls(batch, seed, options, world, images.to(world.device), labels.to(world.device))
+
+    @property
+    def count(self) -> int:
+        """The number of pictures."""
+        return len(self.images)
+
+    def _read(self, order, epoch):
+        for chosen in order.to(self.world.device):
+            yield self.images[chosen], self.labels[chosen]
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Picture files with their labels, and the form in which the network takes them."""
+
+    files: tuple[Path, ...]
+    labels: np.ndarray  # (N,) int64
+    size: tuple[int, int]  # height, width in pixels
+    channels: int
+
+
+class _CroppedFiles(Dataset):
+    """Item (epoch, index) is the picture, randomly cropped by a generator of its own, and its label."""
+
+    def __init__(self, files: Files, seed: int, crop: bool):
+        self.files, self.seed, self.crop = files, seed, crop
+
+    def __getitem__(self, key: tuple[int, int]):
+        epoch, index = key
+        source = self.files
+        if self.crop:
+            generator = np.random.default_rng([self.seed, _CROP, epoch, index])
+            picture = crop_picture(source.files[index], source.size, source.channels, generator)
+        else:
+            picture = read_picture(source.files[index], source.size, source.channels)
+        return torch.from_numpy(picture), int(source.labels[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedBatches(Batches):
+    """Batches of a set that does not fit in memory: worker processes read and crop the files."""
+
+    files: Files
+    workers: int
+
+    @property
+    def count(self) -> int:
+        """The number of pictures."""
+        return len(self.files.files)
+
+    def _read(self, order, epoch):
+        yield from _loader(_CroppedFiles(self.files, self.seed, self.options.crop), order, epoch, self)
+
+
+def _loader(dataset: Dataset, order: Tensor, epoch: int, batches: StreamedBatches):
+    keys = [[(epoch, index) for index in row] for row in order.tolist()]
+    loader = DataLoader(
+        dataset,
+        batch_sampler=keys,
+        num_workers=batches.workers,
+        pin_memory=batches.world.device.type == "cuda",
+        persistent_workers=False,
+    )
+    for images, labels in loader:
+        yield images.to(batches.world.device, non_blocking=True), labels.to(batches.world.device, non_blocking=True)
+
+
+def evaluation_batches(
+    pictures: Pictures | Files, world: World, batch: int = 500, workers: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every picture of this process's share once, in order, unaugmented: (images uint8, labels) on the device."""
+    mine = np.arange(len(pictures.labels))[world.rank :: world.size]
+    if isinstance(pictures, Pictures):
+        for start in range(0, len(mine), batch):
+            chosen = mine[start : start + batch]
+            yield (
+                torch.from_numpy(pictures.images[chosen]).to(world.device),
+                torch.from_numpy(pictures.labels[chosen]).to(world.device),
+            )
+        return
+    keys = [[(0, int(i)) for i in mine[start : start + batch]] for start in range(0, len(mine), batch)]
+    for images, labels in DataLoader(_CroppedFiles(pictures, 0, False), batch_sampler=keys, num_workers=workers):
+        yield images.to(world.device), labels.to(world.device)

@@ -1,0 +1,131 @@
+"""From a recipe to a running Trainer: pictures read and split, the run folder made or found."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from bitwren.errors import UsageError
+from bitwren.pictures import Pictures, Split, load_dataset, read_picture, stratified_split, streamed
+from bitwren.recipe import DataOptions, Recipe
+from bitwren.train.batches import Files, MemoryBatches, StreamedBatches
+from bitwren.train.distributed import World
+from bitwren.train.loop import Sources, Trainer
+from bitwren.train.run import RECIPE, create_run, open_run, same_recipe
+
+SPLIT_SEED = 0  # which pictures are held out does not change with the training seed: runs stay comparable
+FIT_PICTURES = 2000  # of a streamed set, for the input's mean and deviation
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A data set ready to train on: each part in memory (Pictures) or as files to stream (Files)."""
+
+    training: Pictures | Files
+    validation: Pictures | Files | None
+    test: Pictures | Files
+    fit: Pictures
+    classes: tuple[str, ...]
+    size: tuple[int, int]
+    channels: int
+
+
+def _held_out(labels: np.ndarray, amount: float) -> tuple[np.ndarray, np.ndarray]:
+    if amount >= len(labels):
+        raise UsageError(f"data.validation is {amount:g}, expected fewer than the {len(labels)} training pictures")
+    return stratified_split(labels, amount if amount < 1 else int(amount), SPLIT_SEED)
+
+
+def load(options: DataOptions, data_dir: Path | None, progress: bool = True) -> Loaded:
+    """Return the data set of a recipe, training pictures split for validation.
+
+    Raises UsageError for an unknown set and DataError for missing or broken files.
+    """
+    listing = streamed(options.name, data_dir, options.image_size, options.channels)
+    if listing is not None:
+        return _load_files(options, listing)
+    split: Split = load_dataset(
+        options.name, data_dir, size=options.image_size, channels=options.channels, progress=progress
+    )
+    training, validation = split.train, None
+    if options.validation:
+        kept, held = _held_out(training.labels, options.validation)
+        training, validation = training.take(kept), training.take(held)
+    channels, height, width = training.images.shape[1:]
+    return Loaded(training, validation, split.test, training, training.classes, (height, width), channels)
+
+
+def _load_files(options: DataOptions, listing) -> Loaded:
+    if options.image_size is None:
+        raise UsageError("data.image_size is not set, expected height and width for pictures read from files")
+    size, channels = options.image_size, options.channels or 3
+    files = Files(tuple(listing.train_files), listing.train_labels, size, channels)
+    training, validation = files, None
+    if options.validation:
+        kept, held = _held_out(files.labels, options.validation)
+        training, validation = (
+            dataclasses.replace(files, files=tuple(files.files[i] for i in part), labels=files.labels[part])
+            for part in (kept, held)
+        )
+    chosen = np.random.default_rng(SPLIT_SEED).permutation(len(training.files))[:FIT_PICTURES]
+    images = np.stack([read_picture(training.files[i], size, channels) for i in chosen])
+    fit = Pictures(images, training.labels[chosen], listing.classes)
+    test = Files(tuple(listing.test_files), listing.test_labels, size, channels)
+    return Loaded(training, validation, test, fit, listing.classes, size, channels)
+
+
+def make_trainer(
+    recipe: Recipe | None,
+    out: Path,
+    world: World,
+    *,
+    data_dir: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Trainer:
+    """Return a Trainer for a new run in `out`, or for the one that is there when resuming.
+
+    recipe: None takes the run's own. Raises UsageError where the two differ, or a run is there and resume is False.
+    """
+    old = open_run(out) if resume and (out / RECIPE).exists() else None
+    if old is not None:
+        if recipe is not None:
+            same_recipe(old, recipe)
+        recipe, data_dir = old.recipe, data_dir or (Path(old.about["data_dir"]) if old.about.get("data_dir") else None)
+    elif recipe is None:
+        raise UsageError(f"{out}: no run to resume is there, and no recipe was given")
+    elif (out / RECIPE).exists():
+        raise UsageError(f"{out}: a run is there already; go on with it by --resume, or choose another --out")
+    loaded = load(recipe.data, data_dir, progress and world.writes)
+    if old is not None:
+        if list(loaded.classes) != old.about["classes"]:
+            raise UsageError(f"{out}: was trained on classes {old.about['classes']}, the pictures have {loaded.classes}")
+        run = old
+    else:
+        about = {
+            "data": recipe.data.name,
+            "data_dir": None if data_dir is None else str(data_dir.resolve()),
+            "classes": list(loaded.classes),
+            "size": list(loaded.size),
+            "channels": loaded.channels,
+            "training_pictures": len(loaded.training.labels),
+            "validation_pictures": 0 if loaded.validation is None else len(loaded.validation.labels),
+            "test_pictures": len(loaded.test.labels),
+            "device": str(world.device),
+            "processes": world.size,
+        }
+        if world.writes:
+            create_run(out, recipe, about)
+        world.barrier()
+        run = open_run(out)
+    common = (recipe.train.batch, recipe.train.seed, recipe.augment, world)
+    if isinstance(loaded.training, Pictures):
+        if recipe.augment.crop:
+            raise UsageError("augment.crop is true, expected false: these pictures are in memory at their final size")
+        training = MemoryBatches.of(loaded.training, *common)
+    else:
+        training = StreamedBatches(*common, loaded.training, recipe.data.workers)
+    trainer = Trainer(run, Sources(training, loaded.fit, loaded.validation, loaded.test, recipe.data.workers), world)
+    if resume:
+        trainer.resume()
+    return trainer
