@@ -5,7 +5,7 @@ Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 fail
 """
 
 import argparse
-import json
+import importlib
 import os
 import sys
 import textwrap
@@ -31,8 +31,9 @@ class _Parser(argparse.ArgumentParser):
 
     def _check_value(self, action, value):
         if action.choices is not None and value not in action.choices:
-            raise unknown_name("command" if isinstance(action, argparse._SubParsersAction) else action.dest, value,
-                               action.choices)
+            raise unknown_name(
+                "command" if isinstance(action, argparse._SubParsersAction) else action.dest, value, action.choices
+            )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,23 +52,36 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     train = command(
-        "train", _train, "train a network from a recipe and pictures",
+        "train",
+        _command("training", "train"),
+        "train a network from a recipe and pictures",
         """\
         RECIPE is a name from `bitwren recipes` or a .toml file. Your own pictures: one folder per class, or
         train/CLASS/ and test/CLASS/, then `bitwren train folder --data-dir DIR`. A run stopped at any moment goes on
         with --resume. Several GPUs: torchrun --nproc-per-node 8 -m bitwren train RECIPE --out RUN.""",
     )
     train.add_argument("recipe", metavar="RECIPE", nargs="?", help="may be left out with --resume")
-    train.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings",
-                       help="change a key of the recipe, such as network.width=2 (repeatable)")
+    train.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="settings",
+        help="change a key of the recipe, such as network.width=2 (repeatable)",
+    )
     _add_data_dir(train)
     train.add_argument("--out", metavar="RUN", type=Path, help="folder of the run (default: runs/RECIPE)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
     _add_device(train)
     train.add_argument("--quiet", action="store_true", help="no progress, only the result")
 
-    evaluate = command("evaluate", _evaluate, "measure a trained network on the test pictures of its data set")
-    evaluate.add_argument("model", metavar="RUN", type=Path)
+    evaluate = command(
+        "evaluate",
+        _evaluate,
+        "measure a trained network on the test pictures of its data set",
+        "MODEL is the folder of a run, or a .bwn file, which needs --data and no PyTorch.",
+    )
+    evaluate.add_argument("model", metavar="MODEL", type=Path)
     _add_data_dir(evaluate)
     evaluate.add_argument("--data", metavar="NAME", help="another data set with the same classes (default: its own)")
     evaluate.add_argument("--split", choices=("test", "validation", "training"), default="test")
@@ -76,26 +90,89 @@ def _parser() -> argparse.ArgumentParser:
     _add_device(evaluate)
 
     predict = command("predict", _predict, "name what is in pictures of any size and kind")
-    predict.add_argument("model", metavar="RUN", type=Path)
+    predict.add_argument("model", metavar="MODEL", type=Path, help="folder of a run, or a .bwn file")
     predict.add_argument("pictures", metavar="PICTURE", nargs="+", type=Path)
     predict.add_argument("--top", metavar="N", type=int, default=1, help="classes to print for each picture")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     _add_device(predict)
 
     info = command(
-        "info", _info, "show a network layer by layer: shapes, weights, operations, memory",
-        "RUN-or-RECIPE is a folder that was trained, a recipe's name, or a .toml file.",
+        "info",
+        _info,
+        "show a network layer by layer: shapes, weights, operations, memory",
+        "TARGET is the folder of a run, a recipe's name, a .toml file, or a .bwn file.",
     )
-    info.add_argument("target", metavar="RUN-or-RECIPE")
+    info.add_argument("target", metavar="TARGET")
     info.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings")
     info.add_argument("--compare", action="store_true", help="batch norm and shifted ReLU side by side")
     info.add_argument("--json", action="store_true", help="as JSON")
 
-    recipes = command("recipes", _recipes, "list the recipes that come with the package")
-    recipes.add_argument("--keys", action="store_true", help="list every key of a recipe with its meaning and default")
-    command("datasets", _datasets, "list the data sets that bitwren knows")
+    convert = command(
+        "convert",
+        _command("models", "convert"),
+        "make a trained run an exact integer network, one file",
+        """\
+        Scales are chosen on training pictures; accuracy before and after is measured on the validation pictures.""",
+    )
+    convert.add_argument("run_folder", metavar="RUN", type=Path)
+    convert.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help="the .bwn file")
+    convert.add_argument(
+        "--calibrate",
+        metavar="N",
+        type=int,
+        default=1000,
+        help="training pictures to choose scales on (default: %(default)s)",
+    )
+    convert.add_argument("--bits", type=int, default=8, help="of an activation code, 4 to 9 (default: %(default)s)")
+    convert.add_argument(
+        "--scales",
+        choices=("error", "max", "percentile", "logits"),
+        default="error",
+        help="smallest squared error (default), largest value, 99.99 %%, or nearest logits",
+    )
+    _add_data_dir(convert)
 
-    bench = command("bench", _bench, "measure speed and memory against peers in the same run")
+    published = command(
+        "import",
+        _command("models", "import_published"),
+        "make the authors' released 1-bit network an integer network",
+        "FILE is a MATLAB file of github.com/McDonnell-Lab/1-bit-per-weight. Needs SciPy.",
+    )
+    published.add_argument("file", metavar="FILE", type=Path)
+    published.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help="the .bwn file")
+    published.add_argument("--bits", type=int, default=8, help="of an activation code, 4 to 9 (default: %(default)s)")
+    published.add_argument("--classes", metavar="FILE", type=Path, help="text file with a class name a line")
+
+    verify = command(
+        "verify",
+        _command("models", "verify"),
+        "run a network on every machine there is and compare every value with the reference",
+        """\
+        MODEL is a .bwn file. The pictures are extreme and random ones, and with --data the first of a data set's test
+        pictures too. Exit status 1 where any machine differs; one that is not installed is skipped.""",
+    )
+    verify.add_argument("model", metavar="MODEL", type=Path)
+    verify.add_argument(
+        "--data", metavar="NAME", help='a data set of the network\'s picture size; "folder" for your own'
+    )
+    _add_data_dir(verify)
+    verify.add_argument(
+        "--images", metavar="N", type=int, default=100, help="pictures of --data (default: %(default)s)"
+    )
+    verify.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="of the random pictures (default: %(default)s)"
+    )
+
+    export = command("export", _command("models", "export"), "write a network for another machine")
+    export.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
+    export.add_argument("--to", choices=("onnx",), required=True, help="onnx: for ONNX Runtime, integers throughout")
+    export.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: MODEL with the ending .onnx")
+
+    recipes = command("recipes", _command("lists", "recipes"), "list the recipes that come with the package")
+    recipes.add_argument("--keys", action="store_true", help="list every key of a recipe with its meaning and default")
+    command("datasets", _command("lists", "datasets"), "list the data sets that bitwren knows")
+
+    bench = command("bench", _command("training", "bench"), "measure speed and memory against peers in the same run")
     subjects = bench.add_subparsers(dest="subject", metavar="SUBJECT", required=True, parser_class=_Parser)
     training = subjects.add_parser("train", help="training steps: shifted ReLU, batch norm, and plain PyTorch")
     training.add_argument("--rounds", type=int, default=15, help="interleaved rounds; medians are reported")
@@ -105,7 +182,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data-dir", metavar="DIR", type=Path, help="folder that holds the pictures or the set's files")
+    parser.add_argument(
+        "--data-dir", metavar="DIR", type=Path, help="folder that holds the pictures or the set's files"
+    )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -113,192 +192,46 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=int, help="processor threads (default: as many as cores)")
 
 
-def _torch(threads: int | None = None):
-    """Import PyTorch and set its threads, or say what to install."""
-    try:
-        import torch
-    except ImportError:
-        raise UsageError("this command needs PyTorch: pip install 'bitwren[train]'") from None
-    if threads is not None:
-        if threads < 1:
-            raise UsageError(f"--threads is {threads}, expected at least 1")
-        torch.set_num_threads(threads)
-    return torch
+# -------------------------------------------------------------------- a run or a .bwn file
 
 
-# -------------------------------------------------------------------- commands
-
-
-def _train(arguments) -> int:
-    from bitwren.recipe import load_recipe
-
-    recipe = None
-    if arguments.recipe is not None:
-        recipe = load_recipe(arguments.recipe, arguments.settings)
-    elif arguments.settings or not arguments.resume or arguments.out is None:
-        raise UsageError("RECIPE is missing (it may be left out only with --resume --out RUN and without --set)")
-    out = arguments.out or Path("runs") / recipe.name
-    _torch(arguments.threads)
-    from bitwren.train.distributed import world
-    from bitwren.train.start import make_trainer
-
-    with world(arguments.device) as processes:
-        show = not arguments.quiet
-        trainer = make_trainer(
-            recipe, out, processes, data_dir=arguments.data_dir, resume=arguments.resume, progress=show
-        )
-        if show and processes.writes:
-            print(_beginning(trainer), file=sys.stderr)
-        result = trainer.train(show)
-        if processes.writes:
-            print(_trained(trainer, result))
-    return 0
-
-
-def _beginning(trainer) -> str:
-    run, network = trainer.run, trainer.network
-    about = run.about
-    pictures = f"{about['training_pictures']:,} training, {about['validation_pictures']:,} validation"
-    return (
-        f"{run.recipe.name}: {run.recipe.title}\n"
-        f"{network.conv_weights():,} weights; {pictures}, {about['test_pictures']:,} test pictures, "
-        f"{len(run.classes)} classes; {about['device']}, {about['threads']} threads x {about['processes']} processes\n"
-        f"run folder {run.folder}"
-    )
-
-
-def _trained(trainer, result: dict) -> str:
-    run, weights = trainer.run, trainer.network.conv_weights()
-    bits = run.recipe.network.weight_bits
-    chosen = "last epoch" if result["validation_accuracy"] is None else f"chosen on validation, {result['validation_accuracy']:.2%}"
-    size = -(-weights * bits // 8)
-    return "\n".join((
-        f"accuracy   {result['test_accuracy']:.2%} of {result['test_pictures']:,} test pictures "
-        f"(epoch {result['epoch']}, {chosen})",
-        f"weights    {weights:,} x {bits} bit = {size:,} bytes" + ("" if bits == 1 else " as 32-bit floats"),
-        f"saved      {run.folder} (network: best.safetensors, result: result.json)",
-        f"next       bitwren evaluate {run.folder}    bitwren predict {run.folder} PICTURE    bitwren info {run.folder}",
-    ))
+def _is_model(target: Path) -> bool:
+    """A file is an integer network, whatever its name; a folder, or nothing, a run."""
+    return target.is_file()
 
 
 def _evaluate(arguments) -> int:
-    _torch(arguments.threads)
-    from bitwren.report.evaluation import evaluate_logits, format_evaluation
-    from bitwren.train.distributed import find_device
-    from bitwren.train.predict import evaluation_pictures, logits_of
-    from bitwren.train.run import BEST, LAST, open_run
+    from bitwren.commands import models, training
 
-    run = open_run(arguments.model)
-    pictures = evaluation_pictures(run, arguments.data, arguments.data_dir, arguments.split)
-    network = run.network(BEST if arguments.checkpoint == "best" else LAST)
-    logits, labels = logits_of(network, pictures, find_device(arguments.device))
-    evaluation = evaluate_logits(logits, labels, run.classes)
-    out = arguments.out or run.folder / f"evaluation-{arguments.split}"
-    _write_evaluation(evaluation, out, {"run": str(run.folder), "split": arguments.split,
-                                        "data": arguments.data or run.recipe.data.name})
-    print(format_evaluation(evaluation))
-    print(f"\nsaved      {out}/evaluation.json, {out}/confusion.png")
-    return 0
-
-
-def _write_evaluation(evaluation, out: Path, about: dict) -> None:
-    from bitwren.report.plots import plot_confusion
-    from bitwren.train.checkpoint import write_json
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be made: {error.strerror}") from None
-    write_json(out / "evaluation.json", {**about, **evaluation.to_json()})
-    plot_confusion(evaluation, out / "confusion.png")
+    return (models if _is_model(arguments.model) else training).evaluate(arguments)
 
 
 def _predict(arguments) -> int:
-    _torch(arguments.threads)
-    from bitwren.train.distributed import find_device
-    from bitwren.train.predict import predict_files
-    from bitwren.train.run import open_run
+    from bitwren.commands import models, training
 
     if arguments.top < 1:
         raise UsageError(f"--top is {arguments.top}, expected at least 1")
-    run = open_run(arguments.model)
-    network = run.network().to(find_device(arguments.device))
-    failed = False
-    width = max(len(str(p)) for p in arguments.pictures)
-    for path, outcome in predict_files(run, network, arguments.pictures):
-        if isinstance(outcome, BitwrenError):
-            print(f"bitwren: {outcome}", file=sys.stderr)
-            failed = True
-            continue
-        best = sorted(range(len(outcome)), key=lambda k: -outcome[k])[: arguments.top]
-        if arguments.json:
-            print(json.dumps({"picture": str(path),
-                              "classes": [{"class": run.classes[k], "probability": float(outcome[k])} for k in best]}))
-        else:
-            print(f"{path!s:<{width}}  " + "  ".join(f"{run.classes[k]} {outcome[k]:.1%}" for k in best))
-    return 1 if failed else 0
+    return (models if _is_model(arguments.model) else training).predict(arguments)
 
 
 def _info(arguments) -> int:
-    from bitwren.recipe import load_recipe, packaged_recipes
-
-    _torch()
-    from bitwren.train.run import RECIPE, open_run
-    from bitwren.train.summary import compare_activations, format_comparison, format_summary, summarise_recipe
+    from bitwren.commands import models, training
 
     target = Path(arguments.target)
-    size = channels = classes = None
-    if arguments.target not in packaged_recipes() and target.is_dir():
-        if arguments.settings:
-            raise UsageError("--set changes a recipe; a run that was trained stays as it is")
-        run = open_run(target)
-        recipe, size, channels, classes = run.recipe, run.size, run.channels, len(run.classes)
-    else:
-        recipe = load_recipe(arguments.target, arguments.settings)
-    if arguments.compare:
-        summaries = compare_activations(recipe, size, channels, classes)
-        content = {name: s.to_json() for name, s in summaries.items()}
-        print(json.dumps(content) if arguments.json else format_comparison(summaries))
-    else:
-        summary = summarise_recipe(recipe, size, channels, classes)
-        print(json.dumps(summary.to_json()) if arguments.json else f"{recipe.name}: {recipe.title}\n\n{format_summary(summary)}")
-    return 0
+    if _is_model(target) and target.suffix != ".toml":
+        if arguments.settings or arguments.compare:
+            raise UsageError("--set and --compare belong to a recipe; a .bwn file stays as it is")
+        return models.info(target, arguments.json)
+    return training.info(arguments.target, arguments.settings, arguments.compare, arguments.json)
 
 
-def _recipes(arguments) -> int:
-    from bitwren.recipe import known_keys, load_recipe, packaged_recipes
+def _command(room: str, name: str):
+    """Return a command that imports its room when it runs."""
 
-    if arguments.keys:
-        for key, field in known_keys().items():
-            default = "" if field.default is None else f" [{field.default!r}]"
-            print(f"{key:<26} {field.metadata['meaning']}{default}")
-        return 0
-    for name in packaged_recipes():
-        recipe = load_recipe(name)
-        published = f"{recipe.published:6.2f} %" if recipe.published is not None else " " * 8
-        print(f"{name:<34} {published}  {recipe.title}")
-    print("\nThe percentage is the accuracy that the authors published. `bitwren recipes --keys` lists what --set can change.")
-    return 0
+    def run(arguments) -> int:
+        return getattr(importlib.import_module(f"bitwren.commands.{room}"), name)(arguments)
 
-
-def _datasets(arguments) -> int:
-    from bitwren.pictures.datasets import DATASETS
-
-    for name, entry in DATASETS.items():
-        print(f"{name:<16} {entry.summary}")
-    return 0
-
-
-def _bench(arguments) -> int:
-    _torch()
-    from bitwren.train.benchmark import benchmark_training, format_benchmark
-    from bitwren.train.checkpoint import write_json
-
-    figures = benchmark_training(arguments.rounds, arguments.threads)
-    print(format_benchmark(figures))
-    if arguments.out:
-        write_json(arguments.out, figures)
-    return 0
+    return run
 
 
 def main(words: list[str] | None = None) -> int:

@@ -4,7 +4,9 @@ BitwrenError
 ├── UsageError        the command line, a recipe or an argument is wrong      exit status 2
 ├── DataError         a picture, a data set or a download is missing or broken exit status 1
 ├── CheckpointError   a run folder or a checkpoint is missing or broken        exit status 1
-└── TrainingError     training cannot go on (loss not finite, a worker died)   exit status 1
+├── TrainingError     training cannot go on (loss not finite, a worker died)   exit status 1
+├── WriteError        a file cannot be written (disk full, no permission)      exit status 1
+└── ModelError        an integer network or its file is not well formed        exit status 1
 
 A message is one line: what, the value got, the value expected. The command line prints it without a traceback.
 """
@@ -35,6 +37,14 @@ class CheckpointError(BitwrenError):
 
 class TrainingError(BitwrenError):
     """Training that cannot go on."""
+
+
+class WriteError(BitwrenError):
+    """A file that cannot be written."""
+
+
+class ModelError(BitwrenError):
+    """An integer network, or the file that should hold one, that is not well formed."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

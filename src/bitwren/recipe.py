@@ -46,9 +46,7 @@ class NetworkOptions:
     family: str = _option("wide-resnet", "kind of network", choices=("wide-resnet", "resnet18"))
     depth: int = _option(20, "number of convolutions: 6n + 2, or 18 for resnet18", between=(8, 1000))
     width: float = _option(1.0, "width factor K; fractions make small networks", between=(0.01, 100))
-    activation: str = _option(
-        "srelu", "shifted ReLU, or batch norm and ReLU", choices=("srelu", "bn")
-    )
+    activation: str = _option("srelu", "shifted ReLU, or batch norm and ReLU", choices=("srelu", "bn"))
     weight_bits: int = _option(1, "bits per weight", choices=(1, 32))
     layer_scale: str = _option(
         "he", "constant scale of a 1-bit layer: sqrt(2 / fan-in), or the nearest power of two", choices=("he", "pow2")
@@ -91,11 +89,10 @@ class TrainOptions:
     batch: int = _option(125, "pictures in a step, over all processes", between=(1, 1000000))
     learning_rate: float = _option(0.1, "at the start of a cycle", between=(0, 1000))
     final_learning_rate: float = _option(1e-5, "at the end of a cycle", between=(0, 1000))
-    schedule: str = _option(
-        "cosine", "one cosine over all epochs, or warm restarts", choices=("cosine", "restarts")
+    schedule: str = _option("cosine", "one cosine over all epochs, or warm restarts", choices=("cosine", "restarts"))
+    first_cycle: int = _option(
+        2, "epochs of the first cycle with warm restarts; each next is twice as long", between=(1, 100000)
     )
-    first_cycle: int = _option(2, "epochs of the first cycle with warm restarts; each next is twice as long",
-                               between=(1, 100000))
     momentum: float = _option(0.9, "of SGD", between=(0, 0.999999))
     weight_decay: float = _option(5e-4, "L2 on the latent weights", between=(0, 1))
     precision: str = _option(
@@ -136,6 +133,15 @@ def known_keys() -> dict[str, dataclasses.Field]:
     return {f"{table}.{f.name}": f for table, kind in TABLES.items() for f in dataclasses.fields(kind)}
 
 
+def _shown(value) -> str:
+    """Return the value for a message, cut to a line's length; Python refuses to print very long numbers."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _checked(key: str, value, where: str):
     """Return value as the field's type, or raise UsageError saying what it got and expected."""
     field = known_keys()[key]
@@ -144,7 +150,7 @@ def _checked(key: str, value, where: str):
     lowest, highest = field.metadata["between"]
 
     def refuse(expected: str) -> UsageError:
-        return UsageError(f"{where}: {key} is {value!r}, expected {expected}")
+        return UsageError(f"{where}: {key} is {_shown(value)}, expected {expected}")
 
     if typing.get_origin(kind) is tuple:
         count = len(typing.get_args(kind))
@@ -153,7 +159,10 @@ def _checked(key: str, value, where: str):
             raise refuse(f"{count} whole numbers from {lowest:g} to {highest:g}")
         return tuple(value)
     if kind is float and type(value) is int:
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.copysign(math.inf, value > 0 or -1)
     if type(value) is not kind:
         raise refuse({bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[kind])
     choices = field.metadata["choices"]
@@ -174,15 +183,15 @@ def from_tables(name: str, tables: dict, where: str) -> Recipe:
         if key not in _ROOT_KEYS:
             raise _at(where, unknown_name("key", key, (*_ROOT_KEYS, *TABLES)))
     if not isinstance(root.get("title", ""), str):
-        raise UsageError(f"{where}: title is {root['title']!r}, expected a text")
+        raise UsageError(f"{where}: title is {_shown(root['title'])}, expected a text")
     published = root.get("published")
     if published is not None and not (type(published) in (int, float) and 0 <= published <= 100):
-        raise UsageError(f"{where}: published is {published!r}, expected an accuracy from 0 to 100")
+        raise UsageError(f"{where}: published is {_shown(published)}, expected an accuracy from 0 to 100")
     made = {}
     for table, kind in TABLES.items():
         values = tables.get(table, {})
         if not isinstance(values, dict):
-            raise UsageError(f"{where}: {table} is {values!r}, expected a table")
+            raise UsageError(f"{where}: {table} is {_shown(values)}, expected a table")
         for key in values:
             _known(f"{table}.{key}", where)
         made[table] = kind(**{k: _checked(f"{table}.{k}", v, where) for k, v in values.items()})
@@ -196,7 +205,7 @@ def _at(where: str, error: UsageError) -> UsageError:
 def _known(key: str, where: str) -> None:
     if key in known_keys():
         return
-    table, _, last = key.rpartition(".")
+    last = key.rpartition(".")[2]
     elsewhere = [k for k in known_keys() if k.endswith(f".{last}")]
     if elsewhere:
         raise UsageError(f"{where}: unknown key {key!r}; did you mean {elsewhere[0]!r}?")
@@ -206,8 +215,11 @@ def _known(key: str, where: str) -> None:
 def packaged_recipes() -> dict[str, Path]:
     """Return the recipes that come with the package, name to file, sorted by name."""
     folder = resources.files("bitwren") / "recipes"
-    return {Path(f.name).stem: Path(str(f)) for f in sorted(folder.iterdir(), key=lambda f: f.name)
-            if f.name.endswith(".toml")}
+    return {
+        Path(f.name).stem: Path(str(f))
+        for f in sorted(folder.iterdir(), key=lambda f: f.name)
+        if f.name.endswith(".toml")
+    }
 
 
 def _find(name: str, beside: Path | None) -> Path:
@@ -217,7 +229,8 @@ def _find(name: str, beside: Path | None) -> Path:
     path = (beside.parent / name) if beside else Path(name)
     if path.suffix == ".toml" or path.exists():
         return path
-    raise unknown_name("recipe", name, packaged)
+    error = unknown_name("recipe", name, packaged)
+    raise _at(str(beside), error) if beside else error
 
 
 def _merged(base: dict, change: dict) -> dict:
@@ -228,22 +241,23 @@ def _merged(base: dict, change: dict) -> dict:
 
 
 def _read_tables(path: Path, seen: tuple[Path, ...]) -> dict:
-    resolved = path.resolve()
+    try:
+        resolved, text = path.resolve(), path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such recipe file") from None
+    except (OSError, ValueError, RuntimeError) as error:  # also bytes that are not UTF-8, a null byte, a loop of links
+        raise UsageError(f"{path}: cannot be read ({error})") from None
     if resolved in seen:
         raise UsageError(f"{path}: extends itself by way of {' -> '.join(p.name for p in seen)}")
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such recipe file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({error})") from None
-    except tomllib.TOMLDecodeError as error:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, brackets nested too deep
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     parent = tables.pop("extends", None)
     if parent is None:
         return tables
-    if not isinstance(parent, str):
-        raise UsageError(f"{path}: extends is {parent!r}, expected a recipe's name")
+    if not isinstance(parent, str) or not parent.isprintable():
+        raise UsageError(f"{path}: extends is {_shown(parent)}, expected a recipe's name")
     inherited = _read_tables(_find(parent, path), (*seen, resolved))
     if set(tables) & set(TABLES):  # another network or schedule is another row: its title and figure are its own
         inherited = {k: v for k, v in inherited.items() if k in TABLES}
@@ -257,9 +271,10 @@ def parse_setting(text: str) -> tuple[str, object]:
     if not equals or not key:
         raise UsageError(f"--set {text}: expected table.key=value")
     try:
-        return key, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key, value.strip()
+        parsed = tomllib.loads(f"value = {value}")
+    except (ValueError, RecursionError):
+        parsed = {}
+    return key, parsed["value"] if parsed.keys() == {"value"} else value.strip()
 
 
 def load_recipe(name: str | Path, settings: tuple[str, ...] | list[str] = ()) -> Recipe:

@@ -59,7 +59,7 @@ def test_random_pixels_are_uniform_and_independent_of_the_next(seed):
 
 
 def located(before, after, reach):
-    """Return (B, n) bool: is `after` the picture moved by offset n, n over the (2 reach + 1)**2 offsets (rows first)."""
+    """Return (B, n) bool: is `after` the picture moved by offset n of (2 reach + 1)**2 (rows first)."""
     height, width = before.shape[2:]
     found = []
     for dy in range(-reach, reach + 1):
@@ -139,7 +139,7 @@ def test_cutout_covers_every_pixel_equally_often(height, width, side, seed):
 def test_cutout_fill_is_uniform(seed):
     before = torch.zeros(4000, 3, 9, 9, dtype=torch.uint8)
     after = cutout(before, 25, generator(seed))  # a large square: most pixels are covered
-    covered = after.any(1)
+    covered = (after != 0).any(1)
     inside = after.movedim(1, 3)[covered].long()  # (n, 3), among which 256**-3 are missed: far below one count
     assert len(inside) > 100_000
     assert_uniform(torch.bincount(inside.flatten(), minlength=256))
@@ -176,6 +176,18 @@ def test_augment_is_shift_then_flip_then_cutout():
     options = AugmentOptions(flip=True, shift=4, cutout=5)
     assert torch.equal(augment(before, options, generator(7)), expected)
     assert not torch.equal(augment(before, options, generator(8)), expected)
+
+
+# A shift by one pixel: one pair in nine has the same offset, and would show the same fill.
+@pytest.mark.parametrize("fill", [lambda x, g: shift(x, 1, g), lambda x, g: cutout(x, 40, g)])
+def test_the_fill_too_comes_from_the_generator_alone(fill, seed):
+    blank = torch.zeros(1000, 3, 4, 4, dtype=torch.uint8)
+    state = torch.get_rng_state()
+    one, other = fill(blank, generator(seed)), fill(blank, generator(seed + 1))
+    assert torch.equal(torch.get_rng_state(), state)  # PyTorch's global generator is not touched
+    both = (one != 0) & (other != 0)
+    assert both.sum() > 3000
+    assert (one == other)[both].double().mean() < 1 / 255 + hoeffding(int(both.sum()))
 
 
 def test_no_augmentation_leaves_the_pictures():

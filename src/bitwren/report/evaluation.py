@@ -127,7 +127,7 @@ def format_evaluation(evaluation: Evaluation) -> str:
     low, high = evaluation.interval
     pictures = "1 picture" if evaluation.count == 1 else f"{evaluation.count:,} pictures"
     top5 = f", top-5 {evaluation.top5:.2%}" if len(evaluation.classes) > TOP else ""  # else every picture's is
-    lines = [f"top-1 {evaluation.top1:.2%} (95 % interval {low:.2%} to {high:.2%}){top5}, {pictures}", ""]
+    lines = [f"top-1 {evaluation.top1:.2%} (95% interval {low:.2%} to {high:.2%}){top5}, {pictures}", ""]
     if len(evaluation.classes) <= FEW_CLASSES:
         lines += ["by class", *_class_lines(evaluation, range(len(evaluation.classes)))]
     else:

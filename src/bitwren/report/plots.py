@@ -14,22 +14,22 @@ import numpy as np
 from bitwren.errors import UsageError
 from bitwren.report.evaluation import Evaluation
 
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+BLUE, GREEN, RED = "#0072B2", "#009E73", "#D55E00"
 DPI = 120
 COUNTED_CLASSES = 20  # up to here a confusion matrix has its numbers written in
 NAMED_CLASSES = 120  # and up to here its classes named
 COLUMNS, ROWS = 8, 2  # of pictures, right ones and wrong ones each
-LONGEST_NAME = 14  # letters of a class name under a picture
+LONGEST_NAME = 13  # letters of a class name under a picture
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float, layout: str | None = "constrained"):
     """Return an empty figure of that many inches; pyplot, whose figures are global, stays out of it."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise UsageError("drawing needs Matplotlib, which is not installed: pip install 'bitwren[train]'") from None
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -58,7 +58,7 @@ def _plain_axes(axes, title: str) -> None:
 
 
 def plot_confusion(evaluation: Evaluation, path: Path | str) -> None:
-    """Draw the confusion matrix, a row for each true class, shaded by the share of the row, to a file (.png, .svg, ...).
+    """Draw the confusion matrix to a file (.png, .svg, ...): a row for each true class, shaded by the share of the row.
 
     Up to 20 classes the cells hold the numbers of pictures, up to 120 the classes are named, beyond that numbered.
     Raises UsageError where Matplotlib is missing or the file cannot be written.
@@ -69,22 +69,21 @@ def plot_confusion(evaluation: Evaluation, path: Path | str) -> None:
     # A class without pictures has no shares: masked, and drawn grey.
     shares = np.ma.masked_array(100.0 * confusion / np.maximum(pictures, 1), np.broadcast_to(pictures == 0, (k, k)))
 
-    side = min(max(2.0 + 0.55 * min(k, COUNTED_CLASSES) + 0.08 * max(k - COUNTED_CLASSES, 0), 4.5), 18.0)
+    side = min(max(2.0 + 0.55 * k, 4.5), 13.0)  # inches
     figure = _figure(side + 1.2, side + 0.3)
+    from matplotlib.colors import PowerNorm  # after _figure, which says so where Matplotlib is missing
+
     axes = figure.add_subplot()
     axes.set_facecolor("#DDDDDD")
-    # Square root of the share: an error of 1 % can be told from none.
-    image = axes.imshow(shares, cmap="Blues", norm="linear", vmin=0, vmax=100)
-    from matplotlib.colors import PowerNorm
-
-    image.set_norm(PowerNorm(0.5, 0, 100))
+    # Shaded by the square root of the share: an error of 1 % can be told from none.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
     if k <= COUNTED_CLASSES:
         for row, column in zip(*np.nonzero(confusion), strict=True):
             colour = "white" if shares[row, column] > 35 else "black"
             text = f"{confusion[row, column]:,}"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=9 if len(text) < 5 else 7)
     if k <= NAMED_CLASSES:
-        size = 9 if k <= COUNTED_CLASSES else max(4.0, 8 - k / 30)
+        size = min(9.0, 0.6 * 72 * side / k)  # points; some two thirds of a row, the margins taken off
         labels = [_shortened(name, 24) for name in names]
         axes.set_xticks(range(k), labels, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=size)
         axes.set_yticks(range(k), labels, fontsize=size)
@@ -94,9 +93,8 @@ def plot_confusion(evaluation: Evaluation, path: Path | str) -> None:
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     axes.set_title(f"{evaluation.top1:.2%} of {evaluation.count:,} pictures right", loc="left", fontsize=11)
-    bar = figure.colorbar(image, ax=axes, shrink=0.75, ticks=[0, 1, 5, 10, 25, 50, 100])
-    bar.set_label("% of the true class's pictures (grey: it has none)" if (pictures == 0).any() else
-                  "% of the true class's pictures")
+    bar = figure.colorbar(image, ax=axes, shrink=0.75, aspect=30, pad=0.03, ticks=[0, 1, 5, 10, 25, 50, 100])
+    bar.set_label("% of the true class's pictures" + (" (grey: it has none)" if (pictures == 0).any() else ""))
     bar.outline.set_visible(False)
     _save(figure, path)
 
@@ -127,7 +125,9 @@ def plot_learning_curve(records: Sequence[dict], path: Path | str, title: str) -
         axes.set_xlabel("epoch")
         axes.grid(axis="y", color="#E5E5E5")
         axes.set_axisbelow(True)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        if len(records) == 1:
+            axes.set_xlim(records[0]["epoch"] - 0.9, records[0]["epoch"] + 0.9)
         axes.legend(frameon=False, fontsize=9)
     validated = [r for r in records if "validation_accuracy" in r]
     if validated:
@@ -139,7 +139,8 @@ def plot_learning_curve(records: Sequence[dict], path: Path | str, title: str) -
 
 
 def _shortened(name: str, longest: int = LONGEST_NAME) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "…"
+    """Names of one set often begin alike, so what is left out is in the middle."""
+    return name if len(name) <= longest else f"{name[: longest - 6]}…{name[-5:]}"
 
 
 def _spread(indices: np.ndarray, count: int) -> np.ndarray:
@@ -180,32 +181,33 @@ def plot_predictions(
         (f"✓ right: {len(hits):,} of {len(labels):,}", GREEN, shown_hits, 1),
         (f"✗ wrong: {len(misses):,} of {len(labels):,}{most}", RED, shown_misses, 2),
     ]
-    # Inches: a heading, then for each row of pictures a cell with its caption of one or two lines.
-    cell, line, heading = 1.2, 0.2, 0.45
-    rows = [max(1, -(-len(shown) // COLUMNS)) for _, _, shown, _ in panels]
-    heights = [heading + r * (cell + line * lines) for r, (*_, lines) in zip(rows, panels, strict=True)]
-    figure = _figure(COLUMNS * (cell + 0.15) + 0.2, sum(heights) + 0.2)
-    parts = figure.subfigures(2, 1, height_ratios=heights)
-    for part, count, (text, colour, shown, _) in zip(parts, rows, panels, strict=True):
-        part.suptitle(text, x=0.01, ha="left", fontsize=12, color=colour, fontweight="bold")
-        grid = part.subplots(count, COLUMNS, squeeze=False).ravel()
-        for axes in grid[len(shown):]:
-            axes.set_axis_off()
-        for axes, index in zip(grid, shown, strict=False):
-            caption = f"{_shortened(classes[predicted[index]])} {_percent(confidence[index])}"
+    # Placed in inches: a heading, then rows of pictures with captions of one or two lines.
+    width, gap, line, heading = 1.3, 0.1, 0.17, 0.35
+    height = width * min(max(images.shape[2] / images.shape[3], 0.4), 2.5)
+    pitches = [height + line * lines + 2 * gap for *_, lines in panels]
+    rows = [-(-len(shown) // COLUMNS) for _, _, shown, _ in panels]
+    across = COLUMNS * (width + gap) + gap
+    down = sum(heading + r * pitch for r, pitch in zip(rows, pitches, strict=True)) + gap
+    figure = _figure(across, down, layout=None)
+    top = down - gap
+    for count, pitch, (text, colour, shown, _) in zip(rows, pitches, panels, strict=True):
+        figure.text(gap / across, top / down, text, va="top", fontsize=12, color=colour, fontweight="bold")
+        top -= heading
+        for place, index in enumerate(shown):
+            row, column = divmod(place, COLUMNS)
+            left, bottom = gap + column * (width + gap), top - row * pitch - height
+            axes = figure.add_axes((left / across, bottom / down, width / across, height / down))
+            caption = f"{_shortened(classes[predicted[index]])} ({_percent(confidence[index])})"
             if predicted[index] != labels[index]:
-                caption += f"\nis {_shortened(classes[labels[index]])}"
+                caption += f"\ntrue: {_shortened(classes[labels[index]])}"
             _draw_picture(axes, images[index], caption, colour)
-    if len(shown_misses) == 0:
-        parts[1].text(0.01, 0.5, "none", fontsize=11, color=GREY)
-    if len(shown_hits) == 0:
-        parts[0].text(0.01, 0.5, "none", fontsize=11, color=GREY)
+        top -= count * pitch
     _save(figure, path)
 
 
 def _percent(probability: float) -> str:
     """Whole per cent; what is not certain does not read 100."""
-    return ">99 %" if 0.995 <= probability < 1 else f"{probability:.0%}".replace("%", " %")
+    return ">99%" if 0.995 <= probability < 1 else f"{probability:.0%}"
 
 
 def _draw_picture(axes, image: np.ndarray, caption: str, colour: str) -> None:
@@ -214,6 +216,6 @@ def _draw_picture(axes, image: np.ndarray, caption: str, colour: str) -> None:
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_xlabel(caption, fontsize=8, parse_math=False)
+    axes.set_xlabel(caption, fontsize=8, labelpad=3, parse_math=False)
     for spine in axes.spines.values():
         spine.set(color=colour, linewidth=2.5)

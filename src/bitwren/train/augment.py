@@ -21,6 +21,12 @@ def random_pixels(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return words.view(torch.uint8)[:count].view(shape)
 
 
+def _choose(mask: Tensor, inside: Tensor, outside: Tensor) -> Tensor:
+    """Return where(mask, inside, outside) of uint8 pixels, by bit operations, which CPUs vectorise, unlike where()."""
+    bits = mask.to(torch.uint8) * 255
+    return (outside ^ inside).bitwise_and_(bits).bitwise_xor_(outside)
+
+
 def shift(images: Tensor, reach: int, generator: torch.Generator) -> Tensor:
     """Shift each picture of (B, C, H, W) uint8 by -reach..reach pixels along both axes, all offsets equally likely."""
     batch, channels, height, width = images.shape
@@ -34,7 +40,7 @@ def shift(images: Tensor, reach: int, generator: torch.Generator) -> Tensor:
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each picture of (B, C, H, W) left to right with probability one half."""
     mirrored = torch.randint(2, (len(images),), generator=generator, device=images.device).bool()
-    return torch.where(mirrored[:, None, None, None], images.flip(3), images)
+    return _choose(mirrored[:, None, None, None], images.flip(3), images)
 
 
 def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
@@ -53,7 +59,7 @@ def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
 
     rows, columns = covered(height), covered(width)
     inside = (rows[:, :, None] & columns[:, None, :])[:, None]
-    return torch.where(inside, random_pixels(tuple(images.shape), generator), images)
+    return _choose(inside, random_pixels(tuple(images.shape), generator), images)
 
 
 def augment(images: Tensor, options: AugmentOptions, generator: torch.Generator) -> Tensor:

@@ -5,14 +5,16 @@ there is no generator state to save. Every process draws the randomness of the w
 """
 
 import dataclasses
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from bitwren.errors import BitwrenError
 from bitwren.pictures import Pictures, crop_picture, read_picture
 from bitwren.recipe import AugmentOptions
 from bitwren.train.augment import augment
@@ -100,7 +102,10 @@ class Files:
 
 
 class _CroppedFiles(Dataset):
-    """Item (epoch, index) is the picture, randomly cropped by a generator of its own, and its label."""
+    """Item (epoch, index) is the picture, randomly cropped by a generator of its own, and its label.
+
+    Where the file cannot be read, it is the error: raised in a worker process it would come back as a traceback.
+    """
 
     def __init__(self, files: Files, seed: int, crop: bool):
         self.files, self.seed, self.crop = files, seed, crop
@@ -108,12 +113,40 @@ class _CroppedFiles(Dataset):
     def __getitem__(self, key: tuple[int, int]):
         epoch, index = key
         source = self.files
-        if self.crop:
-            generator = np.random.default_rng([self.seed, _CROP, epoch, index])
-            picture = crop_picture(source.files[index], source.size, source.channels, generator)
-        else:
-            picture = read_picture(source.files[index], source.size, source.channels)
+        try:
+            if self.crop:
+                generator = np.random.default_rng([self.seed, _CROP, epoch, index])
+                picture = crop_picture(source.files[index], source.size, source.channels, generator)
+            else:
+                picture = read_picture(source.files[index], source.size, source.channels)
+        except BitwrenError as error:
+            return error
         return torch.from_numpy(picture), int(source.labels[index])
+
+    def batches(
+        self, keys: list[list[tuple[int, int]]], workers: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images uint8, labels) on the device for each row of keys. Raises DataError naming a bad file."""
+        loader = DataLoader(
+            self,
+            batch_sampler=keys,
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=device.type == "cuda",
+            worker_init_fn=_ignore_interrupt,
+        )
+        for read in loader:
+            if isinstance(read, BitwrenError):
+                raise read
+            yield tuple(t.to(device, non_blocking=True) for t in read)
+
+
+def _collate(items: list):
+    return next((item for item in items if isinstance(item, BitwrenError)), None) or default_collate(items)
+
+
+def _ignore_interrupt(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the main one decides when to end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,20 +162,9 @@ class StreamedBatches(Batches):
         return len(self.files.files)
 
     def _read(self, order, epoch):
-        yield from _loader(_CroppedFiles(self.files, self.seed, self.options.crop), order, epoch, self)
-
-
-def _loader(dataset: Dataset, order: Tensor, epoch: int, batches: StreamedBatches):
-    keys = [[(epoch, index) for index in row] for row in order.tolist()]
-    loader = DataLoader(
-        dataset,
-        batch_sampler=keys,
-        num_workers=batches.workers,
-        pin_memory=batches.world.device.type == "cuda",
-        persistent_workers=False,
-    )
-    for images, labels in loader:
-        yield images.to(batches.world.device, non_blocking=True), labels.to(batches.world.device, non_blocking=True)
+        keys = [[(epoch, index) for index in row] for row in order.tolist()]
+        cropped = _CroppedFiles(self.files, self.seed, self.options.crop)
+        yield from cropped.batches(keys, self.workers, self.world.device)
 
 
 def evaluation_batches(
@@ -159,5 +181,4 @@ def evaluation_batches(
             )
         return
     keys = [[(0, int(i)) for i in mine[start : start + batch]] for start in range(0, len(mine), batch)]
-    for images, labels in DataLoader(_CroppedFiles(pictures, 0, False), batch_sampler=keys, num_workers=workers):
-        yield images.to(world.device), labels.to(world.device)
+    yield from _CroppedFiles(pictures, 0, False).batches(keys, workers, world.device)

@@ -9,9 +9,7 @@ The state is JSON in the file's header; nothing is pickled. A checkpoint of trai
 and a network alone (`best.safetensors`) only the first.
 """
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,42 +18,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from bitwren.atomic import write_atomic
+from bitwren.atomic import write_json as write_json  # the run's JSON files are written by it too
 from bitwren.errors import CheckpointError
 
 NETWORK, MOMENTUM = "network.", "momentum."
 _KEY = "bitwren"
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replace the file's content as one step, on disk when this returns.
-
-    Raises CheckpointError naming the file (disk full, no permission); the old content is then still there.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name itself survives a power cut
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}; the previous one is kept") from None
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically, readable and with a stable layout."""
-    write_atomic(path, (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], state: Mapping) -> None:
-    """Write tensors and JSON state atomically. Raises CheckpointError where the disk refuses."""
+    """Write tensors and JSON state atomically. Raises WriteError where the disk refuses."""
     plain = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
     write_atomic(path, save(plain, metadata={_KEY: json.dumps(state)}))
 

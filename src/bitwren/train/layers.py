@@ -150,7 +150,8 @@ class _ShiftedReLU(torch.autograd.Function):
     def forward(ctx, x: Tensor, inplace: bool) -> Tensor:
         if inplace:
             ctx.mark_dirty(x)
-            y = x.clamp_(min=-1.0)
+            x.clamp_(min=-1.0)
+            y = x  # by this name: torch.compile wants the very argument that was marked
         else:
             y = x.clamp(min=-1.0)
         ctx.save_for_backward(y)

@@ -8,9 +8,11 @@ on the same kind of processor with the same number of threads and processes.
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,7 @@ from tqdm import tqdm
 from bitwren.errors import CheckpointError, TrainingError, UsageError
 from bitwren.pictures import Pictures
 from bitwren.recipe import Recipe
-from bitwren.train.batches import Batches, Files, evaluation_batches
+from bitwren.train.batches import Batches, Files
 from bitwren.train.checkpoint import (
     load_tensors,
     momentum_tensors,
@@ -35,8 +37,7 @@ from bitwren.train.checkpoint import (
     write_json,
 )
 from bitwren.train.distributed import World
-from bitwren.train.layers import Standardise
-from bitwren.train.networks import ResidualNetwork
+from bitwren.train.measure import fit_input, measure, reestimate_moments
 from bitwren.train.run import BEST, LAST, METRICS, RESULT, Run, build_network
 from bitwren.train.schedule import learning_rate
 
@@ -88,53 +89,9 @@ def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     )
 
 
-def fit_input(network: ResidualNetwork, pictures: Pictures) -> None:
-    """Set the input standardisation, where the network has one, from training pictures."""
-    if isinstance(network.input, Standardise):
-        pixels = torch.from_numpy(pictures.images).transpose(0, 1).flatten(1)  # (C, pixels)
-        counts = torch.stack([torch.bincount(channel, minlength=256) for channel in pixels]).double()
-        values = torch.arange(256, dtype=torch.float64)
-        mean = (counts @ values) / counts.sum(1)
-        variance = (counts.sum(0) @ values**2) / counts.sum() - (mean**2).mean()
-        network.input.fit(mean, float(variance.clamp(min=0).sqrt()))
-
-
 def autocast(recipe: Recipe, device: torch.device):
     """Return the context in which the network runs forward."""
     return torch.autocast(device.type, torch.bfloat16, enabled=recipe.train.precision == "bf16")
-
-
-@torch.no_grad()
-def measure(network: nn.Module, pictures: Pictures | Files, world: World, workers: int = 0) -> dict:
-    """Return loss, accuracy, top-5 accuracy (both 0..1) and count, over all processes' shares of the pictures.
-
-    The network is evaluated in single precision (or its own) whatever precision it was trained in.
-    """
-    network.eval()
-    sums = torch.zeros(4, dtype=torch.float64, device=world.device)
-    for images, labels in evaluation_batches(pictures, world, workers=workers):
-        logits = network(images)
-        best = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        sums += torch.stack([loss.double(), best[:, 0].sum().double(), best.sum().double(), loss.new_tensor(len(labels))])
-    loss, right, top5, count = world.sum(sums).tolist()
-    return {"loss": loss / count, "accuracy": right / count, "top5": top5 / count, "count": int(count)}
-
-
-@torch.no_grad()
-def reestimate_moments(network: nn.Module, training: Batches, epoch: int) -> None:
-    """Set every batch norm's moments to their mean over one augmented pass of the training pictures."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    kept = [m.momentum for m in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative mean
-    network.train()
-    for images, _ in training.epoch(epoch):
-        network(images)
-    for norm, momentum in zip(norms, kept, strict=True):
-        norm.momentum = momentum
-    network.eval()
 
 
 class Trainer:
@@ -151,8 +108,7 @@ class Trainer:
         self.run, self.recipe, self.sources, self.world = run, recipe, sources, world
         network = build_network(recipe, run.channels, len(run.classes))
         fit_input(network, sources.fit)
-        dtype = torch.float64 if recipe.train.precision == "fp64" else torch.float32
-        self.network = network.to(world.device, dtype, memory_format=torch.channels_last)
+        self.network = network.to(world.device, memory_format=torch.channels_last)
         self.optimiser = make_optimiser(self.network, recipe)
         self.progress = Progress()
         if world.device.type == "cuda":  # the fastest algorithm may differ from run to run, and then so do the sums
@@ -162,12 +118,19 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint to resume from. Raises TrainingError instead of keeping a broken network."""
-        for name, parameter in self.network.named_parameters():
-            if not torch.isfinite(parameter).all():
-                raise self._diverged(f"weight {name} is not finite")
+        self._check_tensors()
         if self.world.writes:
-            tensors = {**network_tensors(self.network), **momentum_tensors(self.network, self.optimiser)}
-            save_tensors(self.run.folder / LAST, tensors, dataclasses.asdict(self.progress))
+            save_tensors(self.run.folder / LAST, self._tensors(), dataclasses.asdict(self.progress))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**network_tensors(self.network), **momentum_tensors(self.network, self.optimiser)}
+
+    def _check_tensors(self) -> None:
+        """Raise TrainingError if anything is not finite. The loss does not tell: the sign of a NaN weight is finite."""
+        tensors = {name: t for name, t in self._tensors().items() if t.is_floating_point()}
+        finite = torch.stack([torch.isfinite(t).all() for t in tensors.values()])
+        if not finite.all():  # one read from the device where all is well
+            raise self._diverged(f"{list(tensors)[finite.tolist().index(False)]} is not finite")
 
     def resume(self) -> None:
         """Go back to the last checkpoint; a run killed before its first starts anew."""
@@ -176,10 +139,9 @@ class Trainer:
             tensors, state = load_tensors(path)
             restore_network(path, tensors, self.network)
             restore_momentum(path, tensors, self.network, self.optimiser)
-            expected = {f.name: f.type for f in dataclasses.fields(Progress)}
-            if {k: type(v) for k, v in state.items()} != expected:
-                raise CheckpointError(f"{path}: its state is {sorted(state)}, expected {sorted(expected)}")
-            self.progress = Progress(**state)
+            self.progress = self._checked_progress(path, state)
+            if not self.world.writes:  # the sums of the epoch so far, of all processes, go on in one of them
+                self.progress = dataclasses.replace(self.progress, loss_sum=0.0, correct=0, seen=0)
         if self.world.writes:
             metrics = self.run.folder / METRICS
             content = metrics.read_bytes() if metrics.exists() else b""
@@ -188,12 +150,27 @@ class Trainer:
                     f"{metrics}: {len(content)} bytes, expected at least {self.progress.metrics_bytes}: cut off?"
                 )
             write_atomic(metrics, content[: self.progress.metrics_bytes])  # lines after the checkpoint come again
+            for partial in self.run.folder.glob("*.partial"):  # a file that was being written when the run was killed
+                partial.unlink()
         self.world.barrier()
+
+    def _checked_progress(self, path: Path, state: dict) -> Progress:
+        expected = {f.name: f.type for f in dataclasses.fields(Progress)}
+        if {k: type(v) for k, v in state.items()} != expected:
+            raise CheckpointError(f"{path}: its state is {sorted(state)}, expected {sorted(expected)}")
+        progress, epochs, steps = Progress(**state), self.recipe.train.epochs, self.sources.training.steps
+        if not (0 <= progress.epoch <= epochs and 0 <= progress.step <= steps and progress.metrics_bytes >= 0):
+            raise CheckpointError(
+                f"{path}: stands at epoch {progress.epoch}, step {progress.step}, expected at most {epochs} and {steps}"
+            )
+        return progress
 
     def _diverged(self, what: str) -> TrainingError:
         p = self.progress
+        there = (self.run.folder / LAST).exists()
+        kept = f"the last good checkpoint is kept in {self.run.folder}" if there else "no checkpoint was written yet"
         return TrainingError(
-            f"epoch {p.epoch + 1}, step {p.step}: {what}; the last good checkpoint is kept in {self.run.folder}; "
+            f"epoch {p.epoch + 1}, step {p.step}: {what}; {kept}; "
             "try a lower train.learning_rate or a higher network.temperature"
         )
 
@@ -201,25 +178,30 @@ class Trainer:
 
     def train(self, show: bool = True) -> dict:
         """Train to the end and return what result.json holds. Raises TrainingError where the loss is not finite."""
-        p, steps = self.progress, self.sources.training.steps
-        forward = self.world.wrap(self.network)
-        if self.recipe.train.compile:
-            forward = torch.compile(forward)
+        p, steps, epochs = self.progress, self.sources.training.steps, self.recipe.train.epochs
+        show = show and self.world.writes
+        forward = torch.compile(self.network) if self.recipe.train.compile else self.network
         bar = tqdm(
-            total=self.recipe.train.epochs * steps,
+            total=epochs * steps,
             initial=p.epoch * steps + p.step,
-            disable=not (show and self.world.writes) or None,  # None: only on a terminal
+            disable=not show or None,  # None: only on a terminal
             unit="step",
             file=sys.stderr,
             dynamic_ncols=True,
         )
-        with bar, self._tensorboard() as board, _finish_step_on_signal(self.world) as interrupted:
-            while p.epoch < self.recipe.train.epochs:
-                self._epoch(forward, bar, interrupted)
-                self._end_epoch(board, show and self.world.writes)
-        return self._finish()
+        with _explained(self.recipe):
+            if p.epoch < epochs:
+                with bar, self._tensorboard() as board, _finish_step_on_signal(self.world) as caught:
+                    while p.epoch < epochs:
+                        # Wrapped anew: an epoch then sums the gradients in the same order whether or not the run was
+                        # resumed before it (the wrapper regroups them after its first step).
+                        self._epoch(self.world.wrap(forward), bar, caught)
+                        self._end_epoch(board, show)
+                        if caught:
+                            raise _Interrupted
+            return self._finish()
 
-    def _epoch(self, forward: nn.Module, bar: tqdm, interrupted: list) -> None:
+    def _epoch(self, forward: nn.Module, bar: tqdm, caught: list) -> None:
         p, recipe, device = self.progress, self.recipe, self.world.device
         began, saved = time.monotonic() - p.seconds, time.monotonic()
         # Sums live on the device: loss, correct, seen.
@@ -227,18 +209,17 @@ class Trainer:
         steps = self.sources.training.steps
         self.network.train()
 
-        def settle() -> None:  # read the sums back, and stop at a loss that is not finite
-            p.loss_sum, p.correct, p.seen = (kind(v) for kind, v in zip((float, int, int), _finite(sums), strict=True))
+        def settle() -> None:
+            """Read the sums back. Raises TrainingError where they, or the weights, are not finite."""
+            loss, correct, seen = sums.tolist()
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss is {loss}")
+            self._check_tensors()
+            p.loss_sum, p.correct, p.seen = loss, int(correct), int(seen)
             p.seconds = time.monotonic() - began
 
-        def _finite(values: Tensor) -> list[float]:
-            numbers = values.tolist()
-            if not all(map(_is_finite, numbers)):
-                raise self._diverged(f"the loss is {numbers[0]}")
-            return numbers
-
         for images, labels in self.sources.training.epoch(p.epoch, p.step):
-            rate = learning_rate(recipe.train, p.epoch + p.step / steps)
+            rate = self._rate(p.step)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             with autocast(recipe, device):
@@ -257,26 +238,35 @@ class Trainer:
                 settle()
                 bar.set_description(f"epoch {p.epoch + 1}/{recipe.train.epochs}", refresh=False)
                 bar.set_postfix(
-                    loss=f"{p.loss_sum / p.seen:.3f}", accuracy=f"{p.correct / p.seen:.1%}",
-                    pictures=f"{recipe.train.batch * (bar.format_dict['rate'] or 0):.0f}/s", refresh=False
+                    loss=f"{p.loss_sum / p.seen:.3f}",
+                    accuracy=f"{p.correct / p.seen:.1%}",
+                    rate=f"{rate:.4f}",
+                    pictures=f"{recipe.train.batch * (bar.format_dict['rate'] or 0):.0f}/s",
+                    refresh=False,
                 )
-            if interrupted or (self.world.size == 1 and time.monotonic() - saved > CHECKPOINT_SECONDS):
+            # Several processes would do this at different steps; they have the checkpoint at the end of the epoch.
+            if caught or (self.world.size == 1 and time.monotonic() - saved > CHECKPOINT_SECONDS):
                 settle()
                 self.save()
                 saved = time.monotonic()
-                if interrupted:
+                if caught:
                     raise _Interrupted
+
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of a step of this epoch."""
+        return learning_rate(self.recipe.train, self.progress.epoch + step / self.sources.training.steps)
 
     def _end_epoch(self, board, show: bool) -> None:
         p, world, validation = self.progress, self.world, self.sources.validation
         world.copy_buffers(self.network)
         totals = world.sum(torch.tensor([p.loss_sum, p.correct, p.seen], dtype=torch.float64, device=world.device))
         loss, correct, seen = totals.tolist()
-        if not _is_finite(loss):  # another process may have met it
+        if not math.isfinite(loss):  # another process may have met it
             raise self._diverged(f"the loss is {loss}")
+        self._check_tensors()  # before anything is written
         record = {
             "epoch": p.epoch + 1,
-            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            "learning_rate": self._rate(p.step - 1),
             "train_loss": loss / seen,
             "train_accuracy": correct / seen,
             "seconds": round(p.seconds, 3),
@@ -284,7 +274,7 @@ class Trainer:
         if validation is not None:
             measured = measure(self.network, validation, world, self.sources.workers)
             record |= {"validation_loss": measured["loss"], "validation_accuracy": measured["accuracy"]}
-            if not _is_finite(measured["loss"]):
+            if not math.isfinite(measured["loss"]):
                 raise self._diverged(f"the validation loss is {measured['loss']}")
         # Of equals the later one: its weights have settled at a lower rate.
         better = validation is None or record["validation_accuracy"] >= p.best_accuracy
@@ -310,7 +300,7 @@ class Trainer:
                 os.fsync(file.fileno())
                 return file.tell()
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
+            raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
 
     def _finish(self) -> dict:
         """Choose the network, re-estimate its moments if the recipe says so, and measure it on the test pictures."""
@@ -319,8 +309,7 @@ class Trainer:
         tensors, state = load_tensors(path)
         restore_network(path, tensors, self.network)
         if self.recipe.train.reestimate_bn and self.recipe.network.activation == "bn" and not state.get("reestimated"):
-            reestimate_moments(self.network, self.sources.training, p.epoch)
-            world.copy_buffers(self.network)
+            reestimate_moments(self.network, self.sources.training, p.epoch, world)
             if world.writes:
                 save_tensors(path, network_tensors(self.network), {"epoch": p.best_epoch, "reestimated": True})
         measured = measure(self.network, self.sources.test, world, self.sources.workers)
@@ -349,15 +338,12 @@ class Trainer:
             yield writer
 
 
-def _is_finite(value: float) -> bool:
-    return value - value == 0.0
-
-
 def _say(record: dict, epochs: int) -> None:
     validation = f"  validation {record['validation_accuracy']:7.2%}" if "validation_accuracy" in record else ""
     line = (
-        f"epoch {record['epoch']:3d}/{epochs}  loss {record['train_loss']:.4f}  training {record['train_accuracy']:7.2%}"
-        f"{validation}  rate {record['learning_rate']:.5f}  {record['seconds']:.1f} s"
+        f"epoch {record['epoch']:3d}/{epochs}  loss {record['train_loss']:.4f}  "
+        f"training {record['train_accuracy']:7.2%}{validation}  "
+        f"rate {record['learning_rate']:.5f}  {record['seconds']:.1f} s"
     )
     tqdm.write(line, file=sys.stderr)
 
@@ -366,10 +352,11 @@ def _say(record: dict, epochs: int) -> None:
 def _finish_step_on_signal(world: World) -> Iterator[list]:
     """Turn Ctrl-C and SIGTERM into an entry of the list yielded, so that the step in hand is finished and saved.
 
-    With several processes they would stop at different steps, so there the signal ends them at once.
+    With several processes they would stop at different steps, so there the signal ends them at once. Nor can it be
+    done in a thread other than the main one, where Python has no signals.
     """
     caught: list = []
-    if world.size > 1:
+    if world.size > 1 or threading.current_thread() is not threading.main_thread():
         yield caught
         return
     before = {s: signal.signal(s, lambda number, _: caught.append(number)) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -381,6 +368,21 @@ def _finish_step_on_signal(world: World) -> Iterator[list]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _explained(recipe: Recipe) -> Iterator[None]:
+    """Turn what PyTorch raises for a want of memory or of a compiler into a TrainingError of one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        if "out of memory" in reason.lower() or "can't allocate memory" in reason or "not enough memory" in reason:
+            what = f"out of memory at train.batch {recipe.train.batch}; try a smaller one ({reason})"
+            raise TrainingError(what) from None
+        if recipe.train.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise TrainingError(f"train.compile is true, but the network cannot be compiled: {reason}") from None
+        raise
 
 
 def run_folder_metrics(folder: Path) -> list[dict]:

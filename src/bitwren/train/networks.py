@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from bitwren.errors import UsageError, unknown_name
 from bitwren.train.layers import (
+    DOWNSAMPLES,
+    LAYER_SCALES,
     PLAIN_GAIN,
     RESIDUAL_GAIN,
     BinaryConv2d,
@@ -40,6 +42,8 @@ class _Builder:
             raise unknown_name("activation", activation, ACTIVATIONS)
         if weight_bits not in (1, 32):
             raise UsageError(f"weight_bits is {weight_bits}, expected 1 or 32")
+        if layer_scale not in LAYER_SCALES:
+            raise unknown_name("layer scale", layer_scale, LAYER_SCALES)
         self.batch_norm, self.bn_affine, self.padding = activation == "bn", bn_affine, padding
         self.weight_bits, self.layer_scale = weight_bits, layer_scale
         self.gain = RESIDUAL_GAIN if skip else PLAIN_GAIN
@@ -102,8 +106,8 @@ class ResidualNetwork(nn.Module):
         input: str,
     ):
         super().__init__()
-        if num_classes < 1 or channels < 1:
-            raise UsageError(f"num_classes is {num_classes} and channels {channels}, expected at least 1 each")
+        if downsample not in DOWNSAMPLES:
+            raise unknown_name("downsample", downsample, DOWNSAMPLES)
         if input not in INPUTS:
             raise unknown_name("input", input, INPUTS)
         if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
@@ -171,6 +175,7 @@ class WideResNet(ResidualNetwork):
     ):
         if depth < 8 or (depth - 2) % 6:
             raise UsageError(f"depth is {depth}, expected 6n + 2: 8, 14, 20, 26, ...")
+        _check_counts(num_classes, channels)
         make = _Builder(activation, weight_bits, layer_scale, padding, skip, bn_affine)
         widths = _stage_widths(16, 3, width)
         super().__init__(
@@ -211,6 +216,7 @@ class ResNet18(ResidualNetwork):
     ):
         if depth != 18:
             raise UsageError(f"depth is {depth}, expected 18 for the resnet18 family")
+        _check_counts(num_classes, channels)
         make = _Builder(activation, weight_bits, layer_scale, padding, skip, bn_affine)
         widths = _stage_widths(64, 4, width)
         super().__init__(
@@ -224,6 +230,11 @@ class ResNet18(ResidualNetwork):
             temperature=temperature,
             input=input,
         )
+
+
+def _check_counts(num_classes: int, channels: int) -> None:
+    if num_classes < 1 or channels < 1:
+        raise UsageError(f"num_classes is {num_classes} and channels {channels}, expected at least 1 each")
 
 
 def _stage_widths(base: int, stages: int, width: float) -> list[int]:

@@ -22,7 +22,7 @@ import tomli_w
 import torch
 
 from bitwren.errors import CheckpointError, UsageError
-from bitwren.recipe import Recipe, load_recipe
+from bitwren.recipe import Recipe, known_keys, load_recipe
 from bitwren.train.checkpoint import load_tensors, restore_network, write_atomic, write_json
 from bitwren.train.networks import FAMILIES, ResidualNetwork
 
@@ -40,7 +40,8 @@ def build_network(recipe: Recipe, channels: int, classes: int) -> ResidualNetwor
     """Return the recipe's network for pictures of `channels` and that many classes, weights drawn from the seed."""
     torch.manual_seed(recipe.train.seed)
     options = dataclasses.asdict(recipe.network)
-    return FAMILIES[options.pop("family")](num_classes=classes, channels=channels, **options)
+    network = FAMILIES[options.pop("family")](num_classes=classes, channels=channels, **options)
+    return network.double() if recipe.train.precision == "fp64" else network
 
 
 def processor() -> str:
@@ -113,44 +114,63 @@ class Run:
         return network.eval().to(memory_format=torch.channels_last)
 
 
-def create_run(folder: Path, recipe: Recipe, about: dict) -> Run:
-    """Make the folder of a new run. Raises UsageError where a run is there already."""
-    if (folder / RECIPE).exists():
-        raise UsageError(f"{folder}: a run is there already; go on with it by --resume, or choose another --out")
+def create_run(run: Run) -> Run:
+    """Make the folder of a new run and return the run with what made it. Raises UsageError where a run is there."""
+    if (run.folder / RECIPE).exists():
+        raise UsageError(f"{run.folder}: a run is there already; go on with it by --resume, or choose another --out")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        run.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be made: {error.strerror}") from None
-    write_json(folder / ABOUT, {"recipe": recipe.name, **about, **provenance()})
-    write_atomic(folder / RECIPE, tomli_w.dumps(recipe.tables()).encode())  # last: its presence marks a run
-    return open_run(folder)
+        raise UsageError(f"{run.folder}: cannot be made: {error.strerror or error}") from None
+    about = {"recipe": run.recipe.name, **run.about, **provenance()}
+    write_json(run.folder / ABOUT, about)
+    write_atomic(run.folder / RECIPE, tomli_w.dumps(run.recipe.tables()).encode())  # last: its presence marks a run
+    return dataclasses.replace(run, about=about)
 
 
 def open_run(folder: Path) -> Run:
     """Return the run in a folder. Raises CheckpointError where there is none, or it is broken."""
     if not (folder / RECIPE).is_file():
         raise CheckpointError(f"{folder}: no run is there (expected {RECIPE} in it)")
+    path = folder / ABOUT
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        wanted = {"recipe": str, "classes": list, "size": list, "channels": int}
-        for key, kind in wanted.items():
-            if not isinstance(about.get(key) if isinstance(about, dict) else None, kind):
-                raise CheckpointError(f"{folder / ABOUT}: {key} is missing or not a {kind.__name__}")
+        about = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder / ABOUT}: cannot be read: {error}") from None
-    recipe = dataclasses.replace(load_recipe(folder / RECIPE), name=about["recipe"])
-    return Run(folder, recipe, about)
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(about, dict):
+        raise CheckpointError(f"{path}: holds a {type(about).__name__}, expected an object")
+    for key, (expected, fits) in _ABOUT_CHECKS.items():
+        if not fits(about.get(key)):
+            raise CheckpointError(f"{path}: {key} is {about.get(key)!r}, expected {expected}")
+    try:
+        recipe = load_recipe(folder / RECIPE)
+    except UsageError as error:
+        raise CheckpointError(str(error)) from None
+    return Run(folder, dataclasses.replace(recipe, name=about["recipe"]), about)
+
+
+def _list_of(kind: type, count: int | None = None):
+    return lambda value: (
+        isinstance(value, list) and bool(value) and count in (None, len(value)) and {type(v) for v in value} == {kind}
+    )
+
+
+# What the rest of the program reads of run.json.
+_ABOUT_CHECKS = {
+    "recipe": ("a name", lambda value: isinstance(value, str)),
+    "classes": ("a list of names", _list_of(str)),
+    "size": ("[height, width]", lambda value: _list_of(int, 2)(value) and min(value) > 0),
+    "channels": ("1 or 3", lambda value: type(value) is int and value in (1, 3)),
+}
 
 
 def same_recipe(run: Run, recipe: Recipe) -> None:
     """Raise UsageError naming the first key in which a recipe differs from the run's."""
-    ours, theirs = run.recipe.tables(), recipe.tables()
-    for table in theirs:
-        if ours.get(table) != theirs[table]:
-            pair = f"{table} is {theirs[table]!r}, expected {ours.get(table)!r}"
-            if isinstance(theirs[table], dict):
-                key = next(k for k in {**ours[table], **theirs[table]} if ours[table].get(k) != theirs[table].get(k))
-                pair = f"{table}.{key} is {theirs[table].get(key)!r}, expected {ours[table].get(key)!r}"
-            raise UsageError(f"{run.folder}: was started with another recipe: {pair}; leave it out, or start a new run")
-
-
+    for key in known_keys():
+        table, _, name = key.partition(".")
+        ours, theirs = (getattr(getattr(r, table), name) for r in (run.recipe, recipe))
+        if ours != theirs:
+            raise UsageError(
+                f"{run.folder}: was started with {key} {ours!r}, not {theirs!r}; "
+                "leave the recipe out, or choose another --out"
+            )

@@ -11,7 +11,7 @@ from bitwren.recipe import DataOptions, Recipe
 from bitwren.train.batches import Files, MemoryBatches, StreamedBatches
 from bitwren.train.distributed import World
 from bitwren.train.loop import Sources, Trainer
-from bitwren.train.run import RECIPE, create_run, open_run, same_recipe
+from bitwren.train.run import RECIPE, Run, create_run, open_run, same_recipe
 
 SPLIT_SEED = 0  # which pictures are held out does not change with the training seed: runs stay comparable
 FIT_PICTURES = 2000  # of a streamed set, for the input's mean and deviation
@@ -96,28 +96,26 @@ def make_trainer(
         raise UsageError(f"{out}: no run to resume is there, and no recipe was given")
     elif (out / RECIPE).exists():
         raise UsageError(f"{out}: a run is there already; go on with it by --resume, or choose another --out")
-    loaded = load(recipe.data, data_dir, progress and world.writes)
+    with world.first_before_others():  # what the first downloads, the others find
+        loaded = load(recipe.data, data_dir, progress and world.writes)
+    about = {
+        "data": recipe.data.name,
+        "data_dir": None if data_dir is None else str(data_dir.resolve()),
+        "classes": list(loaded.classes),
+        "size": list(loaded.size),
+        "channels": loaded.channels,
+        "training_pictures": len(loaded.training.labels),
+        "validation_pictures": 0 if loaded.validation is None else len(loaded.validation.labels),
+        "test_pictures": len(loaded.test.labels),
+        "device": str(world.device),
+        "processes": world.size,
+    }
     if old is not None:
-        if list(loaded.classes) != old.about["classes"]:
-            raise UsageError(f"{out}: was trained on classes {old.about['classes']}, the pictures have {loaded.classes}")
-        run = old
-    else:
-        about = {
-            "data": recipe.data.name,
-            "data_dir": None if data_dir is None else str(data_dir.resolve()),
-            "classes": list(loaded.classes),
-            "size": list(loaded.size),
-            "channels": loaded.channels,
-            "training_pictures": len(loaded.training.labels),
-            "validation_pictures": 0 if loaded.validation is None else len(loaded.validation.labels),
-            "test_pictures": len(loaded.test.labels),
-            "device": str(world.device),
-            "processes": world.size,
-        }
-        if world.writes:
-            create_run(out, recipe, about)
-        world.barrier()
-        run = open_run(out)
+        for key in ("classes", "size", "channels", "training_pictures", "validation_pictures", "test_pictures"):
+            if about[key] != old.about.get(key):
+                raise UsageError(
+                    f"{out}: {key} of the data: {about[key]}, expected {old.about.get(key)} as when the run was started"
+                )
     common = (recipe.train.batch, recipe.train.seed, recipe.augment, world)
     if isinstance(loaded.training, Pictures):
         if recipe.augment.crop:
@@ -125,7 +123,11 @@ def make_trainer(
         training = MemoryBatches.of(loaded.training, *common)
     else:
         training = StreamedBatches(*common, loaded.training, recipe.data.workers)
-    trainer = Trainer(run, Sources(training, loaded.fit, loaded.validation, loaded.test, recipe.data.workers), world)
+    sources = Sources(training, loaded.fit, loaded.validation, loaded.test, recipe.data.workers)
+    trainer = Trainer(old or Run(out, recipe, about), sources, world)
+    if old is None and world.writes:  # only now: a network that cannot be made leaves no folder behind
+        trainer.run = create_run(trainer.run)
+    world.barrier()
     if resume:
         trainer.resume()
     return trainer

@@ -42,6 +42,7 @@ from torch import nn
 
 from bitwren.errors import UsageError
 from bitwren.recipe import Recipe
+from bitwren.terminal import aligned, byte_count, ruled
 from bitwren.train.layers import BinaryConv2d, FloatConv2d, ShiftedReLU, Shortcut
 from bitwren.train.networks import ACTIVATIONS, Block, ResidualNetwork
 from bitwren.train.run import build_network
@@ -245,34 +246,14 @@ def compare_activations(recipe: Recipe, channels: int, classes: int, size: tuple
     return summaries
 
 
-def _bytes(count: int) -> str:
-    if count < 1024:
-        return f"{count} B"
-    return f"{count / 1024:,.1f} KiB" if count < 1024**2 else f"{count / 1024**2:,.2f} MiB"
-
-
-def _aligned(rows: list[tuple[str, ...]], left: int, gap: int = 2) -> list[str]:
-    """Return rows as lines; the first `left` columns are flush left, the others, numbers, flush right."""
-    columns = []
-    for index, column in enumerate(zip(*rows, strict=True)):
-        width = max(map(len, column))
-        columns.append([cell.ljust(width) if index < left else cell.rjust(width) for cell in column])
-    return [(" " * gap).join(cells) for cells in zip(*columns, strict=True)]
-
-
-def _ruled(lines: list[str]) -> str:
-    rule = "-" * max(map(len, lines))
-    return "\n".join(line.rstrip() for line in [lines[0], rule, *lines[1:]])
-
-
 def _totals(summary: Summary) -> dict[str, str]:
     return {
         "convolution weights": f"{summary.conv_weights:,}",
         "batch norm constants": f"{summary.weights - summary.conv_weights:,}",
-        "bytes of both": _bytes(summary.weight_bytes),
+        "bytes of both": byte_count(summary.weight_bytes),
         "multiply-accumulates": f"{summary.macs:,}",
         "multiplications left": f"{summary.multiplications:,}",
-        "peak activation memory": _bytes(summary.peak_activation_bytes),
+        "peak activation memory": byte_count(summary.peak_activation_bytes),
     }
 
 
@@ -283,17 +264,17 @@ def format_summary(summary: Summary) -> str:
         weights = (f"{layer.weights:,}", str(layer.bits_per_weight)) if layer.weights else ("-", "-")
         rows.append((
             layer.name, layer.kind, "x".join(map(str, layer.output_shape)), *weights,
-            f"{layer.macs:,}" if layer.macs else "-", f"{layer.multiplications:,}", _bytes(layer.activation_bytes),
+            f"{layer.macs:,}" if layer.macs else "-", f"{layer.multiplications:,}", byte_count(layer.activation_bytes),
         ))
-    lines = _aligned(rows, left=3)
-    lines = lines if len(lines[0]) <= WIDEST else _aligned(rows, left=3, gap=1)
+    lines = aligned(rows, left=3)
+    lines = lines if len(lines[0]) <= WIDEST else aligned(rows, left=3, gap=1)
     channels, height, width = summary.input_shape
-    totals = "\n".join(_aligned(list(_totals(summary).items()), left=1))
-    return f"one picture, {channels} x {height} x {width}\n\n{_ruled(lines)}\n\n{totals}"
+    totals = "\n".join(aligned(list(_totals(summary).items()), left=1))
+    return f"one picture, {channels} x {height} x {width}\n\n{ruled(lines)}\n\n{totals}"
 
 
 def format_comparison(summaries: dict[str, Summary]) -> str:
     """Return the totals of several networks, a column each, for the terminal."""
     totals = [_totals(summary) for summary in summaries.values()]
     rows = [("", *summaries), *((key, *(t[key] for t in totals)) for key in totals[0])]
-    return _ruled(_aligned(rows, left=1))
+    return ruled(aligned(rows, left=1))

@@ -1,0 +1,28 @@
+# Two commands: `make demo` does the main job, `make test` passes the tests. Both set up .venv first.
+# PYTHON=python3.12 picks another interpreter (3.11 or newer).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/ready
+	rm -rf runs/demo
+	$(BIN)/bitwren train digits --out runs/demo
+	$(BIN)/bitwren evaluate runs/demo
+
+test: $(VENV)/ready
+	$(BIN)/ruff check
+	$(BIN)/python -m pytest
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "bitwren needs Python 3.11 or newer, got: $$($(PYTHON) --version 2>&1)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,27 @@
+"""Commands that only list: recipes and datasets."""
+
+
+def recipes(arguments) -> int:
+    """bitwren recipes."""
+    from bitwren.recipe import known_keys, load_recipe, packaged_recipes
+
+    if arguments.keys:
+        for key, field in known_keys().items():
+            default = "" if field.default is None else f" [{field.default!r}]"
+            print(f"{key:<26} {field.metadata['meaning']}{default}")
+        return 0
+    for name in packaged_recipes():
+        recipe = load_recipe(name)
+        published = f"{recipe.published:6.2f} %" if recipe.published is not None else " " * 8
+        print(f"{name:<34} {published}  {recipe.title}")
+    print("\nThe percentage is the accuracy that the authors published. What --set can change: bitwren recipes --keys")
+    return 0
+
+
+def datasets(arguments) -> int:
+    """bitwren datasets."""
+    from bitwren.pictures import DATASETS
+
+    for name, entry in DATASETS.items():
+        print(f"{name:<16} {entry.summary}")
+    return 0

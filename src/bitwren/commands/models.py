@@ -1,0 +1,183 @@
+"""Commands about integer networks: convert, import, export, verify, and info, evaluate, predict of a .bwn file."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from bitwren.commands.printing import print_prediction
+from bitwren.errors import BitwrenError, UsageError
+
+CALIBRATION_SEED = 0  # of the choice of training pictures
+
+
+def convert(arguments) -> int:
+    """bitwren convert RUN -o model.bwn."""
+    from bitwren.commands.training import require_torch
+
+    require_torch(None)
+    import torch
+
+    from bitwren.network.convert import convert as convert_network
+    from bitwren.network.pack import write_bwn
+    from bitwren.network.simulate import Simulation
+    from bitwren.pictures import Pictures
+    from bitwren.train.predict import evaluation_pictures, logits_of
+    from bitwren.train.run import open_run
+
+    if arguments.calibrate < 1:
+        raise UsageError(f"--calibrate is {arguments.calibrate}, expected at least 1")
+    run = open_run(arguments.run_folder)
+    held = "validation" if run.about.get("validation_pictures") else "training"
+    training = evaluation_pictures(run, None, arguments.data_dir, "training")
+    measured = training if held == "training" else evaluation_pictures(run, None, arguments.data_dir, held)
+    order = np.random.default_rng(CALIBRATION_SEED).permutation(len(training.labels))
+    training = _in_memory(training, np.sort(order[: arguments.calibrate]))
+    if not isinstance(measured, Pictures):
+        measured = _in_memory(measured, np.arange(min(len(measured.labels), arguments.calibrate)))
+    network = run.network()
+    about = {
+        "recipe": run.recipe.name,
+        "settings": run.recipe.tables(),
+        "trained_by_commit": run.about.get("commit"),
+        "calibration_seed": CALIBRATION_SEED,
+    }
+    integer = convert_network(
+        network, training.images, run.classes, bits=arguments.bits, method=arguments.scales, about=about
+    )
+    write_bwn(arguments.out, integer)
+    real, labels = logits_of(network, measured, torch.device("cpu"))
+    logits = Simulation(integer).run(measured.images)
+    answers, real_answers = logits.argmax(1), real.argmax(1)
+    print(f"float      {(real_answers == labels).mean():.2%} of {len(labels):,} {held} pictures")
+    print(f"integer    {(answers == labels).mean():.2%}, {(answers != real_answers).sum():,} predictions changed")
+    print_saved(integer, arguments.out)
+    return 0
+
+
+def _in_memory(pictures, chosen: np.ndarray):
+    """Return the chosen ones as Pictures, read from their files where they are not in memory."""
+    from bitwren.pictures import Pictures, read_picture
+
+    if isinstance(pictures, Pictures):
+        return pictures.take(chosen)
+    images = np.stack([read_picture(pictures.files[i], pictures.size, pictures.channels) for i in chosen])
+    labels = pictures.labels[chosen]
+    return Pictures(images, labels, tuple(map(str, range(labels.max() + 1))))
+
+
+def print_saved(network, path: Path) -> None:
+    """Say what was saved where, and what comes next."""
+    size = path.stat().st_size
+    print(f"weights    {network.weights:,} in {size:,} bytes: {8 * size / network.weights:.3f} bits each, all told")
+    print(f"left       {network.total_multiplications:,} multiplications for a picture")
+    print(f"saved      {path}")
+    print(f"next       bitwren info {path}    bitwren verify {path}    bitwren predict {path} PICTURE")
+
+
+def import_published(arguments) -> int:
+    """bitwren import authors.mat -o model.bwn."""
+    from bitwren.network.pack import write_bwn
+    from bitwren.network.published import import_published as read
+
+    classes = None
+    if arguments.classes is not None:
+        try:
+            classes = tuple(arguments.classes.read_text(encoding="utf-8").split("\n"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{arguments.classes}: cannot be read: {error}") from None
+        classes = tuple(name.strip() for name in classes if name.strip())
+    network = read(arguments.file, arguments.bits, classes)
+    write_bwn(arguments.out, network)
+    print_saved(network, arguments.out)
+    return 0
+
+
+def verify(arguments) -> int:
+    """bitwren verify model.bwn."""
+    from bitwren.deploy.verify import format_verification
+    from bitwren.deploy.verify import verify as verify_network
+    from bitwren.network.pack import read_bwn
+
+    if arguments.images < 0 or arguments.seed < 0:
+        raise UsageError(f"--images is {arguments.images} and --seed {arguments.seed}, expected at least 0 each")
+    network, pixels = read_bwn(arguments.model), None
+    if arguments.data is not None:
+        pixels = _test_pictures(network, arguments).images[: arguments.images]
+    elif arguments.data_dir is not None:
+        raise UsageError('--data-dir is given without --data NAME ("folder" for a folder of pictures)')
+
+    def progress(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{done:,} of {total:,} pictures", end="" if done < total else "\n", file=sys.stderr, flush=True)
+
+    verification = verify_network(network, pixels, arguments.seed, progress)
+    print(format_verification(verification))
+    return 0 if verification.equal else 1
+
+
+def _test_pictures(network, arguments):
+    """Return the test pictures of --data, in the form that the network reads."""
+    from bitwren.pictures import load_dataset
+
+    size = (network.height, network.width)
+    return load_dataset(arguments.data, arguments.data_dir, size=size, channels=network.channels).test
+
+
+def export(arguments) -> int:
+    """bitwren export model.bwn --to onnx."""
+    from bitwren.deploy.export_onnx import export_onnx
+    from bitwren.network.pack import read_bwn
+
+    network = read_bwn(arguments.model)
+    out = arguments.out or arguments.model.with_suffix(".onnx")
+    size = export_onnx(network, out)
+    print(f"weights    {network.weights:,} in {size:,} bytes: {8 * size / network.weights:.2f} bits each, all told")
+    print(f"saved      {out}")
+    return 0
+
+
+def info(path: Path, as_json: bool) -> int:
+    """bitwren info model.bwn."""
+    from bitwren.network.pack import read_bwn
+    from bitwren.report.graph import describe_network, format_network
+
+    network = read_bwn(path)
+    size = path.stat().st_size
+    print(json.dumps(describe_network(network, size)) if as_json else format_network(network, size))
+    return 0
+
+
+def evaluate(arguments) -> int:
+    """bitwren evaluate model.bwn --data NAME."""
+    from bitwren.commands.printing import write_evaluation
+    from bitwren.deploy.model import open_model
+    from bitwren.errors import DataError
+    from bitwren.report.evaluation import evaluate_logits, format_evaluation
+
+    if arguments.data is None:
+        raise UsageError('a .bwn file is measured on --data NAME ("folder" and --data-dir DIR for your own pictures)')
+    if arguments.split != "test" or arguments.checkpoint != "best":
+        raise UsageError("--split and --checkpoint belong to a run; a .bwn file is measured on test pictures")
+    model = open_model(arguments.model)
+    pictures = _test_pictures(model.network, arguments)
+    if pictures.classes != model.classes:
+        raise DataError(f"the pictures' classes are {list(pictures.classes)}, expected {list(model.classes)}")
+    evaluation = evaluate_logits(model.logits(pictures.images), pictures.labels, model.classes)
+    print(format_evaluation(evaluation))
+    if arguments.out is not None:
+        write_evaluation(evaluation, arguments.out, {"model": str(arguments.model), "data": arguments.data})
+    return 0
+
+
+def predict(arguments) -> int:
+    """bitwren predict model.bwn picture..."""
+    from bitwren.deploy.model import open_model
+
+    model = open_model(arguments.model)
+    failed = False
+    for path, outcome in model.predict_files(arguments.pictures):
+        failed |= isinstance(outcome, BitwrenError)
+        print_prediction(path, outcome, model.classes, arguments)
+    return 1 if failed else 0

@@ -1,0 +1,1 @@
+"""Integer network -> machines that run it."""

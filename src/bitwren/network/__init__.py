@@ -1,0 +1,1 @@
+"""Trained float network -> exact integer network: definition, oracle, conversion, file."""

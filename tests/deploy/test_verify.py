@@ -1,0 +1,212 @@
+"""A planted difference is found, and named: node, picture, channel, row, column, both values."""
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from network.examples import network, pictures, requantise, wide_resnet
+from network.strategies import networks_and_pictures
+
+from bitwren.cli import main
+from bitwren.deploy import verify as module
+from bitwren.deploy.verify import MACHINES, Difference, format_verification, made_up_pictures, verify
+from bitwren.errors import ModelError, UsageError
+from bitwren.network import reference
+from bitwren.network.graph import PIXELS
+from bitwren.network.pack import write_bwn
+
+NET = wide_resnet(8, 0.25, size=8)
+COUNT = 4 + 3 + 2 * module.RANDOM  # extreme and random pictures for three channels
+
+
+def planted(*changes):
+    """Return a machine like the reference, but for changes: (node, picture of all, channel, row, column, added)."""
+
+    def prepare(net):
+        done = 0
+
+        def run(pixels):
+            nonlocal done
+            values = {name: array.copy() for name, array in reference.run_all(net, pixels).items() if name != PIXELS}
+            for node, picture, *place, added in changes:
+                if done <= picture < done + len(pixels):
+                    values[node][picture - done, *place] += added
+            done += len(pixels)
+            return values
+
+        return run
+
+    return prepare
+
+
+@pytest.fixture
+def machines(monkeypatch):
+    """Replace the machines by those of a test."""
+    return lambda **those: monkeypatch.setattr(module, "MACHINES", those)
+
+
+@settings(max_examples=15)
+@given(networks_and_pictures())
+def test_all_machines_agree(given):
+    verification = verify(*given, seed=3)
+    assert verification.equal
+    assert [(r.machine, r.skipped) for r in verification.machines] == [(name, None) for name in MACHINES]
+    assert all(r.tensors == tuple(n.name for n in given[0].nodes) for r in verification.machines)
+
+
+@pytest.mark.parametrize("at_once", [1, 10**5, 10**9])
+def test_a_planted_difference_is_named(machines, monkeypatch, at_once):
+    monkeypatch.setattr(module, "VALUES_AT_ONCE", at_once)
+    pixels = pictures(NET, 5, 1)
+    machines(same=planted(), other=planted(("0.0.act1", 3, 2, 7, 1, -1)))
+    verification = verify(NET, pixels)
+    assert not verification.equal
+    same, other = verification.machines
+    assert same.difference is None
+    expected = int(reference.run_all(NET, pixels)["0.0.act1"][3, 2, 7, 1])
+    assert other.difference == Difference("0.0.act1", "picture 3", 2, 7, 1, expected, expected - 1)
+    place = "DIFFERS first at 0.0.act1, picture 3, channel 2, row 7, column 1"
+    assert f"other         {place}: {expected - 1}, expected {expected}" in format_verification(verification)
+
+
+@pytest.mark.parametrize("at_once", [1, 10**9])
+def test_the_first_node_counts_then_the_first_picture(machines, monkeypatch, at_once):
+    monkeypatch.setattr(module, "VALUES_AT_ONCE", at_once)
+    machines(other=planted(("scores", 0, 0, 0, 0, 1), ("stem", 4, 1, 2, 3, 1), ("stem", 2, 3, 7, 7, 1), ("stem", 2, 3, 7, 6, 1)))
+    found = verify(NET, pictures(NET, 5, 1)).machines[0].difference
+    assert (found.node, found.picture, found.channel, found.row, found.column) == ("stem", "picture 2", 3, 7, 6)
+
+
+def test_a_difference_in_a_made_up_picture(machines):
+    machines(other=planted(("stem", 5 + 1, 0, 0, 0, 1)))
+    assert verify(NET, pictures(NET, 5, 1)).machines[0].difference.picture == "all 255"
+
+
+def test_only_the_logits_are_needed(machines):
+    machines(short=lambda net: lambda pixels: {"scores": reference.run_all(net, pixels)["scores"]})
+    verification = verify(NET)
+    assert verification.equal and verification.machines[0].tensors == ("scores",)
+    assert format_verification(verification).endswith("short         equal: 1 tensor, every value")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (lambda v: {}, "other gives no 'scores', the logits"),
+        (lambda v: {**v, "more": v["scores"]}, "other gives a tensor 'more', which the network has not"),
+        (lambda v: {**v, "scores": v["scores"][:, :9]}, r"scores has shape \(.*, 9, 1, 1\), expected \(.*, 10, 1, 1\)"),
+    ],
+)
+def test_a_machine_with_other_tensors(machines, tensors, message):
+    machines(other=lambda net: lambda pixels: tensors(reference.run_all(net, pixels)))
+    with pytest.raises(ModelError, match=message):
+        verify(NET)
+
+
+def test_a_machine_that_is_not_there_is_skipped(machines):
+    def missing(net):
+        raise UsageError("not installed: pip install it")
+
+    machines(missing=missing, same=planted())
+    verification = verify(NET, seed=9)
+    assert verification.equal
+    assert [r.skipped for r in verification.machines] == ["not installed: pip install it", None]
+    assert format_verification(verification) == (
+        f"reference     NumPy, on 0 pictures and {COUNT} extreme and random ones (seed 9)\n"
+        "missing       skipped: not installed: pip install it\n"
+        f"same          equal: {len(NET.nodes)} tensors, every value"
+    )
+
+
+@pytest.mark.parametrize(
+    ("package", "machine", "install"),
+    [("onnx", "ONNX Runtime", "onnx"), ("onnxruntime", "ONNX Runtime", "onnx"), ("torch", "PyTorch", "train")],
+)
+def test_packages_that_are_not_installed(monkeypatch, package, machine, install):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "bitwren.network.simulate", raising=False)
+    with pytest.raises(UsageError, match=rf"pip install 'bitwren\[{install}\]'$"):
+        MACHINES[machine](NET)
+
+
+def test_made_up_pictures():
+    pixels, names = made_up_pictures((2, 3, 5), 7)
+    assert pixels.dtype == np.uint8 and pixels.shape == (len(names), 2, 3, 5) and len(set(names)) == len(names)
+    assert pixels[0].max() == 0 and pixels[1].min() == 255
+    assert pixels[2, 0].tolist()[0] == [0, 255, 0, 255, 0] and np.array_equal(255 - pixels[2], pixels[3])
+    assert pixels[4, 0].min() == 255 and pixels[4, 1].max() == 0
+    assert np.array_equal(pixels, made_up_pictures((2, 3, 5), 7)[0])
+    assert not np.array_equal(pixels, made_up_pictures((2, 3, 5), 8)[0])
+    assert set(np.unique(pixels[-1])) <= {0, 255}
+
+
+def test_progress():
+    seen = []
+    verify(network((1, 1, 1), requantise("r", PIXELS)), progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (4 + 2 * module.RANDOM,) * 2
+
+
+def test_pictures_of_another_size():
+    with pytest.raises(ModelError, match=r"expected uint8 \(N, 3, 8, 8\)"):
+        verify(NET, np.zeros((1, 3, 8, 9), np.uint8))
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.bwn"
+    write_bwn(path, NET)
+    return path
+
+
+def test_command_verify(model, capsys):
+    assert main(["verify", str(model), "--seed", "4"]) == 0
+    out = capsys.readouterr().out
+    assert out.count(f"equal: {len(NET.nodes)} tensors, every value") == len(MACHINES)
+    assert f"on 0 pictures and {COUNT} extreme and random ones (seed 4)" in out
+
+
+def test_command_verify_with_pictures(tmp_path, capsys):
+    net = wide_resnet(8, 0.25, size=8)
+    grey = network((1, 8, 8), requantise("r", PIXELS), *(), classes=1) if net is None else None
+    assert grey is None
+    path = tmp_path / "digits.bwn"
+    from bitwren.network.graph import Sum
+
+    write_bwn(path, network((1, 8, 8), requantise("r", PIXELS), Sum("s", "r")))
+    assert main(["verify", str(path), "--data", "digits", "--images", "7"]) == 0
+    assert "on 7 pictures and" in capsys.readouterr().out
+
+
+def test_command_verify_fails_where_a_machine_differs(model, machines, capsys):
+    machines(other=planted(("stem", 0, 0, 0, 0, 1)))
+    assert main(["verify", str(model)]) == 1
+    assert "other         DIFFERS first at stem, all 0, channel 0, row 0, column 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "-1"], "--images is -1 and --seed 0, expected at least 0 each"),
+        (["--seed", "-1"], "--seed -1, expected at least 0"),
+        (["--data-dir", "."], "--data-dir is given without --data NAME"),
+        (["--data", "digits"], "data set 'digits' with size (8, 8), expected"),
+    ],
+)
+def test_command_verify_refuses(model, capsys, words, message):
+    words = [*words[:-1], words[-1]]
+    assert main(["verify", str(model), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_command_export(model, capsys):
+    assert main(["export", str(model), "--to", "onnx"]) == 0
+    size = model.with_suffix(".onnx").stat().st_size
+    assert f"saved      {model.with_suffix('.onnx')}: {size:,} bytes" in capsys.readouterr().out
+    assert main(["export", str(model), "--to", "onnx", "-o", str(model.parent / "other.onnx")]) == 0
+    assert (model.parent / "other.onnx").read_bytes() == model.with_suffix(".onnx").read_bytes()
+
+
+def test_command_export_refuses_another_target(model, capsys):
+    assert main(["export", str(model), "--to", "onx"]) == 2
+    assert "did you mean 'onnx'?" in capsys.readouterr().err
