@@ -17,12 +17,11 @@ def convert(arguments) -> int:
     from bitwren.commands.training import require_torch
 
     require_torch(None)
-    import torch
-
     from bitwren.network.convert import convert as convert_network
     from bitwren.network.pack import write_bwn
     from bitwren.network.simulate import Simulation
     from bitwren.pictures import Pictures
+    from bitwren.train.distributed import find_device
     from bitwren.train.predict import evaluation_pictures, logits_of
     from bitwren.train.run import open_run
 
@@ -47,7 +46,7 @@ def convert(arguments) -> int:
         network, training.images, run.classes, bits=arguments.bits, method=arguments.scales, about=about
     )
     write_bwn(arguments.out, integer)
-    real, labels = logits_of(network, measured, torch.device("cpu"))
+    real, labels = logits_of(network, measured, find_device("cpu"))
     logits = Simulation(integer).run(measured.images)
     answers, real_answers = logits.argmax(1), real.argmax(1)
     print(f"float      {(real_answers == labels).mean():.2%} of {len(labels):,} {held} pictures")
