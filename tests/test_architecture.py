@@ -11,7 +11,10 @@ import pytest
 import bitwren
 
 PACKAGE = Path(bitwren.__file__).parent
-ROOMS = ["errors", "atomic", "recipe", "pictures", "train", "network", "deploy", "report", "cli", "__main__"]
+ROOMS = [
+    *("errors", "atomic", "terminal", "recipe", "pictures", "train", "network", "deploy", "report"),
+    *("commands", "cli", "__main__"),
+]
 TORCH_ROOM, TORCH_FILES = "train", {"network/convert.py", "network/simulate.py"}
 TORCH = ("torch", "torchvision", "safetensors.torch")
 WITHOUT_TORCH = [

@@ -5,10 +5,13 @@ Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 fail
 """
 
 import argparse
+import contextlib
 import importlib
 import os
+import signal
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 from bitwren.errors import BitwrenError, UsageError, unknown_name
@@ -25,6 +28,9 @@ Image networks whose every weight is one bit, without batch normalization.
 
 class _Parser(argparse.ArgumentParser):
     """argparse, with the nearest name for a wrong one and errors in this program's own form."""
+
+    def __init__(self, **options):
+        super().__init__(**options, allow_abbrev=False)  # else --data would be taken for --data-dir
 
     def error(self, message: str):
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -58,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         """\
         RECIPE is a name from `bitwren recipes` or a .toml file. Your own pictures: one folder per class, or
         train/CLASS/ and test/CLASS/, then `bitwren train folder --data-dir DIR`. A run stopped at any moment goes on
-        with --resume. Several GPUs: torchrun --nproc-per-node 8 -m bitwren train RECIPE --out RUN.""",
+        with --resume. Several GPUs: torchrun --standalone --nproc-per-node 8 -m bitwren train RECIPE --out RUN.""",
     )
     train.add_argument("recipe", metavar="RECIPE", nargs="?", help="may be left out with --resume")
     train.add_argument(
@@ -79,11 +85,16 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate",
         _evaluate,
         "measure a trained network on the test pictures of its data set",
-        "MODEL is the folder of a run, or a .bwn file, which needs --data and no PyTorch.",
+        "MODEL is the folder of a run, or a .bwn file, which needs DATA and no PyTorch.",
     )
     evaluate.add_argument("model", metavar="MODEL", type=Path)
     _add_data_dir(evaluate)
-    evaluate.add_argument("--data", metavar="NAME", help="another data set with the same classes (default: its own)")
+    evaluate.add_argument(
+        "data",
+        metavar="DATA",
+        nargs="?",
+        help="name of a data set, or a folder of pictures (default for a run: its own)",
+    )
     evaluate.add_argument("--split", choices=("test", "validation", "training"), default="test")
     evaluate.add_argument("--checkpoint", choices=("best", "last"), default="best")
     evaluate.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: RUN/evaluation-SPLIT)")
@@ -153,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("model", metavar="MODEL", type=Path)
     verify.add_argument(
-        "--data", metavar="NAME", help='a data set of the network\'s picture size; "folder" for your own'
+        "--data", metavar="DATA", help="name of a data set of the network's picture size, or a folder of pictures"
     )
     _add_data_dir(verify)
     verify.add_argument(
@@ -162,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--seed", metavar="S", type=int, default=0, help="of the random pictures (default: %(default)s)"
     )
+    verify.add_argument("--out", metavar="FILE", type=Path, help="write the report as JSON")
 
     export = command("export", _command("models", "export"), "write a network for another machine")
     export.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
@@ -234,8 +246,32 @@ def _command(room: str, name: str):
     return run
 
 
+@contextlib.contextmanager
+def _sigterm_interrupts():
+    """Let SIGTERM do what Ctrl-C does, so that what is half done is tidied up; unless somebody else sees to it."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print("bitwren:", message.replace("\n", "\\n"), file=sys.stderr)  # one line, even where a file's name has two
+    return status
+
+
 def main(words: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    with contextlib.suppress(AttributeError):  # a stream without an encoding
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
     try:
         parser = _parser()
         arguments = parser.parse_args(words)
@@ -245,15 +281,21 @@ def main(words: list[str] | None = None) -> int:
             print(f"bitwren {version('bitwren')}")
             return 0
         if arguments.command is None:
-            parser.print_help()
+            parser.print_help(sys.stderr)
             return 2
-        return arguments.run(arguments)
+        with _sigterm_interrupts():
+            status = arguments.run(arguments)
+        sys.stdout.flush()  # here, where a reader that left, or a full disk, can still be handled
+        return status
     except BitwrenError as error:
-        print(f"bitwren: {error}", file=sys.stderr)
-        return error.exit_status
+        return _fail(str(error), error.exit_status)
     except KeyboardInterrupt:
-        print("bitwren: interrupted", file=sys.stderr)
-        return 1
+        return _fail("interrupted")
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a folder without permission, a full disk: wherever it happens, not our mistake
+        named = [] if error.filename is None else [str(error.filename)]
+        return _fail(": ".join([*named, error.strerror or str(error) or type(error).__name__]))
+    except MemoryError as error:
+        return _fail(f"out of memory{f': {error}' if str(error) else ''}")

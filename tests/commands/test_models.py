@@ -69,7 +69,10 @@ def test_the_file_says_what_made_it(model):
 
 
 def test_verify_and_export_run_every_machine(model, tmp_path, capsys):
-    assert main(["verify", str(model), "--data", "digits", "--images", "5"]) == 0
+    report = tmp_path / "report" / "agreement.json"
+    assert main(["verify", str(model), "--data", "digits", "--images", "5", "--out", str(report)]) == 0
+    told = json.loads(report.read_text())
+    assert told["equal"] and told["pictures"] == 5 and len(told["machines"]) == 2
     out = capsys.readouterr().out
     assert out.count("equal: ") == 2 and "DIFFERS" not in out
     assert main(["export", str(model), "--to", "onnx", "-o", str(tmp_path / "m.onnx")]) == 0
@@ -91,7 +94,7 @@ def test_info_evaluate_and_predict_need_no_pytorch(model, picture):
 
     shown = run("info", str(model))
     assert (shown.returncode, shown.stderr) == (0, "")
-    measured = run("evaluate", str(model), "--data", "digits")
+    measured = run("evaluate", str(model), "digits")
     assert (measured.returncode, measured.stderr) == (0, "")
     assert measured.stdout.startswith("top-1 ") and "359 pictures" in measured.stdout
     named = run("predict", str(model), str(picture), "--top", "3", "--json")
@@ -122,10 +125,10 @@ def test_run_and_model_agree(run_folder, model, picture, capsys):
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (["evaluate", "{model}"], 2, "a .bwn file is measured on --data NAME"),
-        (["evaluate", "{model}", "--data", "digts"], 2, "unknown data set 'digts'; did you mean 'digits'?"),
+        (["evaluate", "{model}"], 2, "DATA is missing: name of a data set, or a folder of pictures"),
+        (["evaluate", "{model}", "digts"], 2, "unknown data set 'digts'; did you mean 'digits'?"),
         (
-            ["evaluate", "{model}", "--data", "digits", "--split", "training"],
+            ["evaluate", "{model}", "digits", "--split", "training"],
             2,
             "--split and --checkpoint belong to a run",
         ),
@@ -135,7 +138,7 @@ def test_run_and_model_agree(run_folder, model, picture, capsys):
         (["convert", "{tmp}", "-o", "{tmp}/m.bwn"], 1, "no run is there"),
         (["convert", "{run}", "-o", "{tmp}/none/m.bwn"], 1, "cannot be written"),
         (["import", "{tmp}/none.mat", "-o", "{tmp}/m.bwn"], 1, "cannot be read as a MATLAB file"),
-        (["verify", "{model}", "--data-dir", "{tmp}"], 2, "--data-dir is given without --data NAME"),
+        (["verify", "{model}", "--data-dir", "{tmp}"], 2, "--data-dir is given without --data"),
         (["verify", "{model}", "--images", "-1"], 2, "--images is -1"),
         (["verify", "{junk}"], 1, "junk.bwn: "),
         (["info", "{junk}"], 1, "junk.bwn: "),

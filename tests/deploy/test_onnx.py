@@ -8,14 +8,23 @@ import onnx
 import onnxruntime
 import pytest
 from hypothesis import given, settings
-from network.examples import conv, int32_limit, network, pictures, requantise, wide_resnet
+from network.examples import (
+    REQUANTISE_ENDS,
+    conv,
+    int32_limit,
+    network,
+    pictures,
+    requantise,
+    requantise_ends,
+    wide_resnet,
+)
 from network.strategies import networks_and_pictures
 
 from bitwren.deploy.export_onnx import OPSET, export_onnx, onnx_bytes
 from bitwren.deploy.onnx_operators import tensor_names
 from bitwren.errors import UsageError, WriteError
 from bitwren.network import reference
-from bitwren.network.graph import INT32, PIXELS, Add, Pool, Sum
+from bitwren.network.graph import INT32, PIXELS, Sum
 
 
 def session(content):
@@ -34,7 +43,8 @@ def tensors(net, pixels, compact=True):
     model = onnx.load_from_string(onnx_bytes(net, compact))
     model.graph.output.extend(model.graph.value_info)
     names = {name: onnx_name for name, onnx_name in tensor_names(net).items() if name != PIXELS}
-    return dict(zip(names, session(model.SerializeToString()).run(list(names.values()), {"pixels": pixels}), strict=True))
+    values = session(model.SerializeToString()).run(list(names.values()), {"pixels": pixels})
+    return dict(zip(names, values, strict=True))
 
 
 def assert_equal(net, pixels, compact=True):
@@ -51,7 +61,9 @@ def test_equals_the_reference(given):
 
 
 @pytest.mark.parametrize("compact", [True, False])
-@pytest.mark.parametrize(("pool", "shift_only"), [("binomial", True), ("mean", False), ("mean-real", True), ("max", True)])
+@pytest.mark.parametrize(
+    ("pool", "shift_only"), [("binomial", True), ("mean", False), ("mean-real", True), ("max", True)]
+)
 def test_a_whole_network(pool, shift_only, compact, seed):
     net = wide_resnet(8, 1, size=16, pool=pool, shift_only=shift_only, seed=seed)
     assert_equal(net, pictures(net, 3, seed), compact)
@@ -69,17 +81,18 @@ def test_at_the_int32_limit(sign):
 def test_eight_bit_weights_do_not_saturate(extreme):
     """Two products of 255 * 127 pass int16, where kernels for signed weights saturate."""
     weights = np.full((16, 3, 3, 16), extreme)
-    net = network((16, 8, 8), conv("c", PIXELS, weights, 1, (1, 1, 1, 1), bits=8), requantise("r", "c", 1, 0, 8), Sum("s", "r"),
-                  classes=16)
+    nodes = [conv("c", PIXELS, weights, 1, (1, 1, 1, 1), bits=8), requantise("r", "c", 1, 0, 8), Sum("s", "r")]
+    net = network((16, 8, 8), *nodes, classes=16)
     assert_equal(net, np.full((2, 16, 8, 8), 255, np.uint8))
 
 
+@pytest.mark.parametrize("multiplier", [513, 256])  # codes up to 510; up to 255, with a zero point that may be beyond
 @pytest.mark.parametrize("zero", [0, 255, 256, 300, 511])
-def test_codes_of_nine_bits(zero, seed):
+def test_codes_of_nine_bits(zero, multiplier, seed):
     weights = np.random.default_rng(seed).choice([-1, 1], (3, 3, 3, 2))
-    nodes = [requantise("q", PIXELS, 513, 0, 8, 0, 511, zero), conv("c", "q", weights, 2, (2, 0, 1, 2)), Sum("s", "c")]
+    nodes = [requantise("q", PIXELS, multiplier, 0, 8, 0, 511, zero), conv("c", "q", weights, 2, (2, 0, 1, 2)), Sum("s", "c")]
     net = network((2, 5, 6), *nodes, classes=3)
-    assert net.tensors["q"].high == 510
+    assert net.tensors["q"].high == 255 * multiplier >> 8
     assert_equal(net, pictures(net, 3, seed))
 
 
@@ -92,32 +105,16 @@ def test_one_bit_is_one_weight(size):
         weights[..., k] = 1
         net = network((size, 1, 1), conv("c", PIXELS, weights))
         model = onnx.load_from_string(onnx_bytes(net))
-        packed = [onnx.numpy_helper.to_array(c) for c in model.graph.initializer if c.dims[-1:] == [1] and len(c.dims) == 2]
+        packed = [onnx.numpy_helper.to_array(c) for c in model.graph.initializer if len(c.dims) == 2]
         expected = np.zeros((-(-size // 8), 1), np.uint8)
         expected[k // 8] = 1 << k % 8
         assert any(np.array_equal(array, expected) for array in packed)
         assert logits(net, pixels).item() == 2 * int(pixels[0, k, 0, 0]) - int(pixels.sum())
 
 
-@pytest.mark.parametrize(
-    ("multiplier", "offset", "shift", "low", "high"),
-    [
-        (1, 0, 47, -32768, 32767),  # all that is left is the sign
-        (-1, 0, 47, -32768, 32767),
-        (32767, 2**31 - 1, 0, *INT32),
-        (-32767, -(2**31), 0, *INT32),
-        (-32767, -(2**31), 1, *INT32),
-        (1, 0, 0, 300, 400),  # never reached: constant
-        (1, 0, 0, -(2**31), -(2**31)),
-        (1, 0, 40, 2**31 - 1, 2**31 - 1),
-        (-3, 1, 1, -5, 100),
-    ],
-)
-def test_requantise_at_its_ends(multiplier, offset, shift, low, high):
-    net = network((1, 1, 2), requantise("a", PIXELS, 1, -128), requantise("r", "a", multiplier, offset, shift, low, high),
-                  Pool("p", "a", "max", (1, 1, 1, 1), 1), requantise("k", "r", 0), Add("t", ("p", "p")),
-                  Pool("u", "k", "max", (1, 1, 1, 1), 1), Add("v", ("u", "t")))
-    assert_equal(net, np.array([[[[0, 255]]], [[[127, 128]]], [[[129, 1]]]], np.uint8))
+@pytest.mark.parametrize("constants", REQUANTISE_ENDS)
+def test_requantise_at_its_ends(constants):
+    assert_equal(*requantise_ends(*constants))
 
 
 def test_the_output_keeps_its_name():
@@ -131,8 +128,9 @@ def test_the_output_keeps_its_name():
 
 
 def test_nodes_that_change_nothing():
-    net = network((1, 2, 2), requantise("q", PIXELS, low=0, high=255, zero=0), requantise("r", "q", low=0, high=255, zero=7),
-                  requantise("a", "r"), requantise("b", "a"), Sum("s", "b"))
+    codes = {"low": 0, "high": 255}
+    nodes = [requantise("q", PIXELS, **codes, zero=0), requantise("r", "q", **codes, zero=7)]
+    net = network((1, 2, 2), *nodes, requantise("a", "r"), requantise("b", "a"), Sum("s", "b"))
     assert_equal(net, pictures(net, 2, 0))
 
 

@@ -13,7 +13,7 @@ from bitwren.deploy import verify as module
 from bitwren.deploy.verify import MACHINES, Difference, format_verification, made_up_pictures, verify
 from bitwren.errors import ModelError, UsageError
 from bitwren.network import reference
-from bitwren.network.graph import PIXELS
+from bitwren.network.graph import PIXELS, Sum
 from bitwren.network.pack import write_bwn
 
 NET = wide_resnet(8, 0.25, size=8)
@@ -73,7 +73,8 @@ def test_a_planted_difference_is_named(machines, monkeypatch, at_once):
 @pytest.mark.parametrize("at_once", [1, 10**9])
 def test_the_first_node_counts_then_the_first_picture(machines, monkeypatch, at_once):
     monkeypatch.setattr(module, "VALUES_AT_ONCE", at_once)
-    machines(other=planted(("scores", 0, 0, 0, 0, 1), ("stem", 4, 1, 2, 3, 1), ("stem", 2, 3, 7, 7, 1), ("stem", 2, 3, 7, 6, 1)))
+    stem = [(4, 1, 2, 3), (2, 3, 7, 7), (2, 3, 7, 6)]  # picture, channel, row, column
+    machines(other=planted(("scores", 0, 0, 0, 0, 1), *(("stem", *place, 1) for place in stem)))
     found = verify(NET, pictures(NET, 5, 1)).machines[0].difference
     assert (found.node, found.picture, found.channel, found.row, found.column) == ("stem", "picture 2", 3, 7, 6)
 
@@ -167,12 +168,7 @@ def test_command_verify(model, capsys):
 
 
 def test_command_verify_with_pictures(tmp_path, capsys):
-    net = wide_resnet(8, 0.25, size=8)
-    grey = network((1, 8, 8), requantise("r", PIXELS), *(), classes=1) if net is None else None
-    assert grey is None
-    path = tmp_path / "digits.bwn"
-    from bitwren.network.graph import Sum
-
+    path = tmp_path / "grey.bwn"
     write_bwn(path, network((1, 8, 8), requantise("r", PIXELS), Sum("s", "r")))
     assert main(["verify", str(path), "--data", "digits", "--images", "7"]) == 0
     assert "on 7 pictures and" in capsys.readouterr().out
@@ -189,12 +185,11 @@ def test_command_verify_fails_where_a_machine_differs(model, machines, capsys):
     [
         (["--images", "-1"], "--images is -1 and --seed 0, expected at least 0 each"),
         (["--seed", "-1"], "--seed -1, expected at least 0"),
-        (["--data-dir", "."], "--data-dir is given without --data NAME"),
-        (["--data", "digits"], "data set 'digits' with size (8, 8), expected"),
+        (["--data-dir", "."], "--data-dir is given without --data"),
+        (["--data", "digits"], "data set 'digits' with channels 3, expected 1"),
     ],
 )
 def test_command_verify_refuses(model, capsys, words, message):
-    words = [*words[:-1], words[-1]]
     assert main(["verify", str(model), *words]) == 2
     assert message in capsys.readouterr().err
 
@@ -202,7 +197,8 @@ def test_command_verify_refuses(model, capsys, words, message):
 def test_command_export(model, capsys):
     assert main(["export", str(model), "--to", "onnx"]) == 0
     size = model.with_suffix(".onnx").stat().st_size
-    assert f"saved      {model.with_suffix('.onnx')}: {size:,} bytes" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{NET.weights:,} in {size:,} bytes" in out and f"saved      {model.with_suffix('.onnx')}" in out
     assert main(["export", str(model), "--to", "onnx", "-o", str(model.parent / "other.onnx")]) == 0
     assert (model.parent / "other.onnx").read_bytes() == model.with_suffix(".onnx").read_bytes()
 

@@ -4,7 +4,19 @@ import math
 
 import numpy as np
 
-from bitwren.network.graph import INT16, PIXELS, Add, Conv, Network, Pool, Requantise, Sum
+from bitwren.network.graph import INT16, INT32, PIXELS, Add, Conv, Network, Pool, Requantise, Sum
+
+REQUANTISE_ENDS = [  # multiplier, offset, shift, low, high
+    (1, 0, 47, -32768, 32767),  # all that is left is the sign
+    (-1, 0, 47, -32768, 32767),
+    (32767, 2**31 - 1, 0, *INT32),  # beyond int32 before the clamp
+    (-32767, -(2**31), 0, *INT32),
+    (-32767, -(2**31), 1, *INT32),
+    (1, 0, 0, 300, 400),  # never reached: constant
+    (1, 0, 0, -(2**31), -(2**31)),
+    (1, 0, 40, 2**31 - 1, 2**31 - 1),
+    (-3, 1, 1, -5, 100),
+]
 
 
 def requantise(name, x, multiplier=1, offset=0, shift=0, low=INT16[0], high=INT16[1], zero=None):
@@ -44,6 +56,13 @@ def int32_limit(sign=1, over=False):
     return network((2, side, side), conv("conv", PIXELS, weights, bits=8), zero=[0, 127])
 
 
+def requantise_ends(multiplier, offset, shift, low, high):
+    """Return a network with such a requantise of numbers from -128 to 127, and pictures of the ends."""
+    nodes = [requantise("a", PIXELS, 1, -128), requantise("r", "a", multiplier, offset, shift, low, high)]
+    nodes += [requantise("k", "r", 0), Add("t", ("a", "k")), Pool("p", "t", "max", (1, 1, 1, 1), 1)]
+    return network((1, 1, 2), *nodes), np.array([[[[0, 255]]], [[[127, 128]]], [[[129, 1]]]], np.uint8)
+
+
 def wide_resnet(depth=8, width=1.0, size=32, classes=10, pool="binomial", shift_only=True, seed=0):
     """Return a wide residual network of the papers' shape with random one-bit weights, 8-bit codes."""
     rng, nodes = np.random.default_rng(seed), []
@@ -60,7 +79,8 @@ def wide_resnet(depth=8, width=1.0, size=32, classes=10, pool="binomial", shift_
         shift = max(0, round(math.log2(math.sqrt(fan_in))))
         multiplier, shift = (1, shift) if shift_only else (23171, shift + 14)
         zero, low, high = (32, 0, 255) if codes else (None, *INT16)
-        return append(requantise(name, x, multiplier, (1 << shift >> 1) + ((zero or 0) << shift), shift, low, high, zero))
+        offset = (1 << shift >> 1) + ((zero or 0) << shift)
+        return append(requantise(name, x, multiplier, offset, shift, low, high, zero))
 
     channels = [max(1, round(16 * width * 2**k)) for k in range(3)]
     x = scale("stem.stream", convolve("stem", PIXELS, channels[0], 3, 3), 27, codes=False)

@@ -120,7 +120,7 @@ def test_logit_scale_is_refused(scale):
 
 def test_int32_is_reached_by_a_conv_and_not_passed():
     assert int32_limit().tensors["conv"].high == INT32[1]
-    with pytest.raises(ModelError, match=r"^conv 'conv': sums reach 2147483648, expected at most 2147483647 \(int32\)$"):
+    with pytest.raises(ModelError, match=r"^conv 'conv': sums reach 2147483648, expected at most 2147483647 "):
         int32_limit(over=True)
 
 

@@ -1,4 +1,4 @@
-"""The oracle against a second implementation, one number at a time, from docs/integer-network.md; and against the hand."""
+"""The oracle against a second implementation of docs/integer-network.md, one number at a time; and against the hand."""
 
 import math
 from fractions import Fraction
@@ -24,7 +24,7 @@ def number(node, values, zeros, c, i, j):
         case Conv():
             total = 0
             top, left, _, _ = node.padding
-            out, window, _, channels = node.weights.shape
+            _, window, _, channels = node.weights.shape
             for u, v, k in product(range(window), range(window), range(channels)):
                 place = k, node.stride * i + u - top, node.stride * j + v - left
                 if place in x:

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from network.examples import conv, int32_limit, network, pictures, requantise, wide_resnet
+from network.examples import (
+    REQUANTISE_ENDS,
+    conv,
+    int32_limit,
+    network,
+    pictures,
+    requantise,
+    requantise_ends,
+    wide_resnet,
+)
 from network.strategies import networks_and_pictures
 
 from bitwren.errors import ModelError
@@ -13,7 +22,7 @@ from bitwren.network.graph import INT16, INT32, PIXELS, Sum
 from bitwren.network.simulate import EXACT_FLOAT32, Simulation, simulate, simulate_all
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(networks_and_pictures())
 def test_equals_the_reference(given):
     net, pixels = given
@@ -39,6 +48,13 @@ def test_a_whole_network(pool, shift_only, seed):
 def test_at_the_int32_limit(sign):
     net = int32_limit(sign)
     assert simulate(net, np.full((1, 2, 258, 258), 255, np.uint8)).item() == sign * INT32[1]
+
+
+@pytest.mark.parametrize("constants", REQUANTISE_ENDS)
+def test_requantise_at_its_ends(constants):
+    net, pixels = requantise_ends(*constants)
+    expected, got = reference.run_all(net, pixels), simulate_all(net, pixels)
+    assert all(np.array_equal(got[name], values) for name, values in expected.items())
 
 
 def test_beyond_float32():

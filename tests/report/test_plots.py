@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bitwren.errors import UsageError
+from bitwren.errors import UsageError, WriteError
 from bitwren.report import plots
 from bitwren.report.evaluation import evaluate_logits
 
@@ -18,7 +18,7 @@ def confusion_of(classes: int, wrong: int = 3):
     labels = np.arange(max(3 * classes, 4)) % classes
     predicted = labels.copy()
     predicted[:wrong] = (predicted[:wrong] + 1) % classes
-    names = [f"${i}_{{" for i in range(classes)]  # as mathematics, which they are not, they would be an error
+    names = [f"${i}_{{$" for i in range(classes)]  # as mathematics, which they are not, they would be an error
     return evaluate_logits(np.eye(classes)[predicted], labels, names)
 
 
@@ -30,7 +30,7 @@ def drawn(monkeypatch):
     return figures
 
 
-@pytest.mark.parametrize("classes", [1, 2, 10, 100, 130])
+@pytest.mark.parametrize("classes", [1, 2, 10, 100])
 def test_confusion_is_written_as_a_picture(tmp_path, classes):
     plots.plot_confusion(confusion_of(classes), tmp_path / "confusion.png")
     with Image.open(tmp_path / "confusion.png") as image:
@@ -67,7 +67,7 @@ RECORDS = [
 
 
 def test_learning_curve_draws_the_records(drawn):
-    plots.plot_learning_curve(RECORDS, "unused.png", "a $ title")
+    plots.plot_learning_curve(RECORDS, "unused.png", "a $_{$ title")
     loss, accuracy = drawn[0].axes
     curves = {line.get_label(): line.get_xydata().tolist() for line in loss.lines}
     assert curves["training"] == [[1, 2.0], [2, 1.0], [3, 2 / 3], [4, 0.5]]
@@ -86,7 +86,7 @@ def test_learning_curve_without_validation_has_one_line(drawn):
 
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_learning_curve_is_written(tmp_path, epochs):
-    plots.plot_learning_curve(RECORDS[:epochs], tmp_path / "curve.svg", "a $ title")
+    plots.plot_learning_curve(RECORDS[:epochs], tmp_path / "curve.svg", "a $_{$ title")
     assert b"<svg" in (tmp_path / "curve.svg").read_bytes()
 
 
@@ -104,7 +104,7 @@ def predictions(right: int, wrong: int, classes: int = 3, channels: int = 3, siz
     probabilities[:, 1:] = ((1 - best) / max(classes - 1, 1))[:, None]
     probabilities[:, 0] = best if classes > 1 else 1.0
     labels = np.array([0] * right + [1] * wrong)
-    return images, labels, probabilities, [f"$c{i}" for i in range(classes)]
+    return images, labels, probabilities, [f"$c{i}_{{$" for i in range(classes)]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,8 @@ def test_predictions_have_their_own_picture_caption_and_frame(drawn):
     images, labels, probabilities, classes = predictions(1, 2)
     plots.plot_predictions(images, labels, probabilities, classes, "unused.png")
     axes = drawn[0].axes
-    assert [a.get_xlabel() for a in axes] == ["$c0 (90%)", "$c0 (75%)\ntrue: $c1", "$c0 (60%)\ntrue: $c1"]
+    captions = ["$c0_{$ (90%)", "$c0_{$ (75%)\ntrue: $c1_{$", "$c0_{$ (60%)\ntrue: $c1_{$"]
+    assert [a.get_xlabel() for a in axes] == captions
     for a, image in zip(axes, images, strict=True):
         assert np.array_equal(a.images[0].get_array(), image.transpose(1, 2, 0))
     from matplotlib.colors import to_hex
@@ -189,22 +190,19 @@ def test_a_long_name_keeps_both_ends():
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
-    from matplotlib.figure import Figure
-
-    def fail(self, name, **options):
-        name.write_bytes(b"half")
+    def fail(*names):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", fail)
     path = tmp_path / "curve.png"
     path.write_bytes(b"old")
-    with pytest.raises(UsageError, match=r"curve\.png: cannot be written: No space left on device"):
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(WriteError, match=r"curve\.png: cannot be written: No space left on device"):
         plots.plot_learning_curve(RECORDS, path, "")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_is_not_there_and_an_unknown_ending_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(WriteError, match="cannot be written"):
         plots.plot_learning_curve(RECORDS, tmp_path / "none" / "curve.png", "")
     with pytest.raises(UsageError, match=r"ends in '.bmp', expected one of .*png"):
         plots.plot_learning_curve(RECORDS, tmp_path / "curve.bmp", "")

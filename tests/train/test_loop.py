@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from torch import nn
 from train_runs import TINY, contents
 
-from bitwren.errors import BitwrenError, CheckpointError, DataError, TrainingError, UsageError
+from bitwren.atomic import write_atomic
+from bitwren.errors import BitwrenError, DataError, TrainingError, UsageError, WriteError
 from bitwren.pictures import Pictures, streamed
 from bitwren.recipe import load_recipe
-from bitwren.train import checkpoint, loop, start
+from bitwren.train import loop, start
 from bitwren.train.distributed import World
 from bitwren.train.measure import fit_input, measure
 from bitwren.train.networks import WideResNet
@@ -67,7 +68,7 @@ ONE_BIT, FLOATS, BATCH_NORM = (), ("network.weight_bits=32",), ("network.activat
 LAST = STEPS - 1
 
 
-@pytest.mark.parametrize("held_out", [("data.validation=0", "train.batch=12"), ("data.validation=12", "train.batch=10")])
+@pytest.mark.parametrize("held_out", [("data.validation=0", "train.batch=12"), ("data.validation=12",)])
 @pytest.mark.parametrize(
     ("network", "step", "rate"),
     [
@@ -85,7 +86,7 @@ def test_what_is_not_finite_stops_it_and_the_last_good_network_stays(
     monkeypatch.setattr(loop, "LOSS_CHECK_STEPS", checked)
     diverging(step, rate)
     made = trainer(photos, tmp_path / "run", *network, *held_out)
-    with pytest.raises(TrainingError, match=r"^epoch 2, step \d: .*; the last good checkpoint is kept in .*/run; try a"):
+    with pytest.raises(TrainingError, match=r"^epoch 2, step \d: .*; the last good checkpoint is kept in .*/run; "):
         made.train(show=False)
     run = open_run(tmp_path / "run")
     assert finite(run.folder / "best.safetensors")
@@ -108,7 +109,7 @@ def test_a_checkpoint_within_an_epoch_is_not_written_either(diverging, monkeypat
 
 def test_divergence_before_the_first_checkpoint_says_so(monkeypatch, photos, tmp_path):
     monkeypatch.setattr(loop, "learning_rate", lambda *_: 1e30)
-    with pytest.raises(TrainingError, match="no checkpoint was written yet; try a lower train.learning_rate"):
+    with pytest.raises(TrainingError, match="no checkpoint was written yet; try a lower"):
         trainer(photos, tmp_path / "run", *FLOATS).train(show=False)
 
 
@@ -123,7 +124,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(photos, tmp_path, size, finished, 
     with capfd.disabled():
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
         try:
-            with pytest.raises(CheckpointError, match=r"safetensors: cannot be written: .*; the previous one is kept$"):
+            with pytest.raises(WriteError, match=r"safetensors: cannot be written: .*; the previous one is kept$"):
                 made.train(show=False)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -135,14 +136,14 @@ def test_a_full_disk_keeps_the_old_checkpoint(photos, tmp_path, size, finished, 
 @pytest.mark.parametrize("function", ["open", "os.fsync", "os.replace"])
 def test_no_space_left_at_any_call(monkeypatch, tmp_path, function):
     path = tmp_path / "file"
-    checkpoint.write_atomic(path, b"old")
+    write_atomic(path, b"old")
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(f"bitwren.train.checkpoint.{function}", full, raising=False)
-    with pytest.raises(CheckpointError, match=r"^.*/file: cannot be written: No space left on device; the previous one"):
-        checkpoint.write_atomic(path, b"new")
+    monkeypatch.setattr(f"bitwren.atomic.{function}", full, raising=False)
+    with pytest.raises(WriteError, match=r"^.*/file: cannot be written: No space left on device; the previous"):
+        write_atomic(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
@@ -216,7 +217,8 @@ def test_without_validation_the_last_network_is_kept(photos, tmp_path):
 
 
 def test_reestimated_moments_are_the_means_over_the_augmented_pictures(photos, tmp_path):
-    made = trainer(photos, tmp_path / "run", *BATCH_NORM, "train.reestimate_bn=true", "train.epochs=1", "augment.cutout=3")
+    settings = (*BATCH_NORM, "train.reestimate_bn=true", "train.epochs=1", "augment.cutout=3")
+    made = trainer(photos, tmp_path / "run", *settings)
     made.train(show=False)
     network = open_run(tmp_path / "run").network()
     norms = {name: m for name, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
@@ -298,13 +300,23 @@ def test_a_streamed_picture_that_breaks_during_training(monkeypatch, photos, tmp
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("network", [ONE_BIT])
-def test_compiled_network_trains_alike(photos, tmp_path, network):
-    """In float64 the compiler's other order of sums is far too small to flip a sign within 3 steps."""
+@pytest.mark.parametrize("network", [ONE_BIT, BATCH_NORM])
+def test_compiled_network_trains_alike(monkeypatch, photos, tmp_path, network):
+    """The compiler's tracing and its own backward pass, without generating C++, which takes minutes.
+
+    In float64 another order of sums is far too small to flip a sign within 3 steps.
+    """
     settings = (*network, "train.precision='fp64'", "train.batch=20", "train.epochs=1")
     trainer(photos, tmp_path / "eager", *settings).train(show=False)
+    calls = []
+
+    def compile_without_code(network, compile=torch.compile):
+        calls.append(network)
+        return compile(network, backend="aot_eager", fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", compile_without_code)
     trainer(photos, tmp_path / "compiled", *settings, "train.compile=true").train(show=False)
+    assert len(calls) == 1
     eager, compiled = (load_file(tmp_path / name / "last.safetensors") for name in ("eager", "compiled"))
     for name, tensor in eager.items():
         assert torch.allclose(tensor, compiled[name], rtol=1e-9, atol=1e-12), name
@@ -348,7 +360,8 @@ def test_out_of_memory_is_one_line(monkeypatch, photos, tmp_path, error):
 def test_metrics_are_one_json_object_for_each_epoch(finished):
     made = records(finished.run.folder)
     assert [r["epoch"] for r in made] == [1, 2, 3]
-    keys = ["epoch", "learning_rate", "train_loss", "train_accuracy", "seconds", "validation_loss", "validation_accuracy"]
+    keys = ["epoch", "learning_rate", "train_loss", "train_accuracy", "seconds"]
+    keys += ["validation_loss", "validation_accuracy"]
     for record in made:
         assert list(record) == keys
         assert all(math.isfinite(value) for value in record.values())

@@ -7,7 +7,6 @@ like `python -m bitwren WORDS`, and can be told at which moment it shall end by 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -94,12 +93,13 @@ def _die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _child(words, signal_at_step=None, kill_at_write=None, checkpoint_seconds=None):
+def _child(words, signal_at_step=None, kill_at_write=None, checkpoint_seconds=None, log_writes=False):
     """Run the command line. Arrange first for one of:
 
     signal_at_step: [number, step], a signal that comes during the step, counted from the start of this process.
     kill_at_write: [count, point], end in the count-th replacement of a file (from 0): "half" its bytes written, all of
         them but the file not yet in "place", or "after" it.
+    log_writes: say "wrote NAME" on standard error for each file replaced.
     checkpoint_seconds: at least that long between checkpoints within an epoch.
     """
     from bitwren.cli import main
@@ -132,6 +132,14 @@ def _child(words, signal_at_step=None, kill_at_write=None, checkpoint_seconds=No
                 _die()
 
         os.replace = killing_replace
+    if log_writes:
+        move = os.replace
+
+        def logging_replace(source, target):
+            print(f"wrote {Path(target).name}", file=sys.stderr)
+            move(source, target)
+
+        os.replace = logging_replace
     return main(words)
 
 
@@ -143,32 +151,29 @@ def _serve(folder: Path):
     import sklearn.datasets  # noqa: F401
     import torch._dynamo  # every optimiser imports it
     import torch.utils.tensorboard  # noqa: F401
+    from torch.distributed import TCPStore
 
     import bitwren.train.start  # noqa: F401
 
     for line in sys.stdin:
         request = json.loads(line)
         kill_after, processes = request.pop("kill_after", None), request.pop("processes")
-        port = str(_free_port())
+        if processes > 1:  # torchrun keeps the store that outlives its workers
+            store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         children = []
         for rank in range(processes):
             children.append(os.fork())
             if children[-1] == 0:
                 if processes > 1:
                     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-                    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+                    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+                    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
                 _output_and_exit(folder, rank, request)
         if kill_after is not None:
             time.sleep(kill_after)
             for child in children:
                 os.kill(child, signal.SIGKILL)  # a child that has ended keeps its id until it is waited for
         print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children], flush=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return made.getsockname()[1]
 
 
 def _output_and_exit(folder: Path, rank: int, request: dict):

@@ -1,12 +1,15 @@
 """Commands about integer networks: convert, import, export, verify, and info, evaluate, predict of a .bwn file."""
 
+import dataclasses
 import json
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 
-from bitwren.commands.printing import print_prediction
+from bitwren.atomic import write_json
+from bitwren.commands.printing import data_source, make_folder, print_prediction
 from bitwren.errors import BitwrenError, UsageError
 
 CALIBRATION_SEED = 0  # of the choice of training pictures
@@ -97,7 +100,7 @@ def verify(arguments) -> int:
     """bitwren verify model.bwn."""
     from bitwren.deploy.verify import format_verification
     from bitwren.deploy.verify import verify as verify_network
-    from bitwren.network.pack import read_bwn
+    from bitwren.network.pack import encode, read_bwn
 
     if arguments.images < 0 or arguments.seed < 0:
         raise UsageError(f"--images is {arguments.images} and --seed {arguments.seed}, expected at least 0 each")
@@ -105,23 +108,28 @@ def verify(arguments) -> int:
     if arguments.data is not None:
         pixels = _test_pictures(network, arguments).images[: arguments.images]
     elif arguments.data_dir is not None:
-        raise UsageError('--data-dir is given without --data NAME ("folder" for a folder of pictures)')
+        raise UsageError("--data-dir is given without --data")
 
     def progress(done: int, total: int) -> None:
         if sys.stderr.isatty():
             print(f"\r{done:,} of {total:,} pictures", end="" if done < total else "\n", file=sys.stderr, flush=True)
 
+    if arguments.out is not None:
+        make_folder(arguments.out.parent)  # before the comparison, which may take long, is lost
     verification = verify_network(network, pixels, arguments.seed, progress)
     print(format_verification(verification))
+    if arguments.out is not None:
+        about = {"model": arguments.model.name, "data": arguments.data, "crc32": zlib.crc32(encode(network))}
+        write_json(arguments.out, {**about, "equal": verification.equal, **dataclasses.asdict(verification)})
     return 0 if verification.equal else 1
 
 
 def _test_pictures(network, arguments):
-    """Return the test pictures of --data, in the form that the network reads."""
+    """Return the test pictures of DATA, in the form that the network reads."""
     from bitwren.pictures import load_dataset
 
-    size = (network.height, network.width)
-    return load_dataset(arguments.data, arguments.data_dir, size=size, channels=network.channels).test
+    name, folder = data_source(arguments.data, arguments.data_dir)
+    return load_dataset(name, folder, size=(network.height, network.width), channels=network.channels).test
 
 
 def export(arguments) -> int:
@@ -149,14 +157,14 @@ def info(path: Path, as_json: bool) -> int:
 
 
 def evaluate(arguments) -> int:
-    """bitwren evaluate model.bwn --data NAME."""
+    """bitwren evaluate model.bwn DATA."""
     from bitwren.commands.printing import write_evaluation
     from bitwren.deploy.model import open_model
     from bitwren.errors import DataError
     from bitwren.report.evaluation import evaluate_logits, format_evaluation
 
     if arguments.data is None:
-        raise UsageError('a .bwn file is measured on --data NAME ("folder" and --data-dir DIR for your own pictures)')
+        raise UsageError("DATA is missing: name of a data set, or a folder of pictures")
     if arguments.split != "test" or arguments.checkpoint != "best":
         raise UsageError("--split and --checkpoint belong to a run; a .bwn file is measured on test pictures")
     model = open_model(arguments.model)

@@ -28,6 +28,17 @@ def print_prediction(path: Path, outcome: np.ndarray | BitwrenError, classes: tu
         print(f"{path!s:<{width}}  " + "  ".join(f"{classes[k]} {outcome[k]:.1%}" for k in best))
 
 
+def data_source(data: str, data_dir: Path | None) -> tuple[str, Path | None]:
+    """Return name and folder of the data set that a user names: by its name, or by a folder of pictures."""
+    from bitwren.pictures import DATASETS
+
+    if data not in DATASETS and Path(data).is_dir():
+        if data_dir is not None:
+            raise UsageError(f"{data} is a folder of pictures already, expected no --data-dir")
+        return "folder", Path(data)
+    return data, data_dir
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder where it is not there. Raises UsageError where it cannot be made."""
     try:

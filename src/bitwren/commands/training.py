@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bitwren.commands.printing import make_folder, print_prediction, write_evaluation
+from bitwren.commands.printing import data_source, make_folder, print_prediction, write_evaluation
 from bitwren.errors import BitwrenError, UsageError
 
-SHOWN = 64  # pictures to look through for the picture of predictions, at the least
+SAMPLE = 200  # pictures to draw predictions from, where they are read from files
 
 
 def require_torch(threads: int | None) -> None:
@@ -98,7 +98,10 @@ def evaluate(arguments) -> int:
     from bitwren.train.run import BEST, LAST, open_run
 
     run = open_run(arguments.model)
-    pictures = evaluation_pictures(run, arguments.data, arguments.data_dir, arguments.split)
+    data, folder = arguments.data, arguments.data_dir
+    if data is not None:
+        data, folder = data_source(data, folder)
+    pictures = evaluation_pictures(run, data, folder, arguments.split)
     network = run.network(BEST if arguments.checkpoint == "best" else LAST)
     logits, labels = logits_of(network, pictures, find_device(arguments.device))
     evaluation = evaluate_logits(logits, labels, run.classes)
@@ -114,16 +117,15 @@ def evaluate(arguments) -> int:
 
 
 def _draw_predictions(pictures, logits: np.ndarray, labels: np.ndarray, classes, path: Path) -> Path:
-    """Draw some right and some wrong predictions: the first SHOWN pictures, and further wrong ones."""
+    """Draw right and wrong predictions: of all pictures, or of a sample where they are read from files."""
     from bitwren.deploy.model import softmax
     from bitwren.pictures import Pictures, read_picture
     from bitwren.report.plots import plot_predictions
 
-    right = logits.argmax(1) == labels
-    chosen = np.sort(np.concatenate([np.flatnonzero(right)[:SHOWN], np.flatnonzero(~right)[:SHOWN]]))
     if isinstance(pictures, Pictures):
-        images = pictures.images[chosen]
+        chosen, images = np.arange(len(labels)), pictures.images
     else:
+        chosen = np.linspace(0, len(labels) - 1, min(SAMPLE, len(labels))).astype(int)
         images = np.stack([read_picture(pictures.files[i], pictures.size, pictures.channels) for i in chosen])
     plot_predictions(images, labels[chosen], softmax(logits[chosen].astype(np.float64)), classes, path)
     return path

@@ -261,14 +261,15 @@ def _check_conv(node: Conv, where: str, x: Tensor) -> Tensor:
 def _check_requantise(node: Requantise, where: str, x: Tensor) -> Tensor:
     for what, values, kind in (("multiplier", node.multiplier, np.int16), ("offset", node.offset, np.int32)):
         if values.dtype != kind or values.shape not in ((1,), x.shape[:1]):
-            raise ModelError(f"{where}: {what} {values.dtype} {values.shape}, expected {kind.__name__} of 1 or {x.shape[0]}")
+            expected = f"{kind.__name__} of 1 or {x.shape[0]}"
+            raise ModelError(f"{where}: {what} {values.dtype} {values.shape}, expected {expected}")
     if type(node.shift) is not int or not 0 <= node.shift <= MAX_SHIFT:
         raise ModelError(f"{where}: shift is {node.shift!r}, expected 0 to {MAX_SHIFT}")
     if not (type(node.low) is int and type(node.high) is int and INT32[0] <= node.low <= node.high <= INT32[1]):
         raise ModelError(f"{where}: range {node.low!r}..{node.high!r}, expected low <= high within int32")
     zero = None
     if node.zero is not None:
-        if not (0 <= node.low and node.high <= MAX_CODE):
+        if node.low < 0 or node.high > MAX_CODE:
             raise ModelError(f"{where}: codes {node.low}..{node.high}, expected within 0..{MAX_CODE}")
         if type(node.zero) is not int or not node.low <= node.zero <= node.high:
             raise ModelError(f"{where}: zero point is {node.zero!r}, expected {node.low} to {node.high}")

@@ -103,11 +103,11 @@ def read_bwn(path: str | PathLike) -> Network:
     try:
         with open(path, "rb") as file:
             start, size = file.read(CRC_AT + 8), os.fstat(file.fileno()).st_size
-            if start[8:CRC_AT] == START and size <= MAX_FILE:  # so that nothing else is read to its end, if it has one
+            if start[8:CRC_AT] == START:  # nothing else is read to its end, if it has one
+                if size > MAX_FILE:
+                    raise ModelError(f"{path}: {size} bytes, expected at most {MAX_FILE}")
                 file.seek(0)
                 start = file.read()
-            elif size > MAX_FILE:
-                raise ModelError(f"{path}: {size} bytes, expected at most {MAX_FILE}")
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
     return decode(start, str(path))

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 
 from bitwren.errors import ModelError
 
@@ -70,11 +69,16 @@ def shown(value: object) -> str:
         keys = ", ".join(shown(key) for key in list(value)[:5])
         return f"an object of {len(value)} keys" + (f" ({keys}{', ...' if len(value) > 5 else ''})" if value else "")
     if isinstance(value, list):
-        if len(value) <= 4 and all(type(n) is int for n in value):
-            return str(value).replace(" ", "")
+        if len(value) <= 4 and not any(isinstance(part, dict | list) for part in value):
+            return f"[{','.join(map(shown, value))}]"
         return f"a list of {len(value)}"
-    text = re.sub(r"^b(?=['\"])", "", repr(value[:41] if isinstance(value, str | bytes) else value))
-    return text if len(text) <= 60 else text[:50] + "..."
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, bytes):
+        value = value.decode("latin-1")
+    if isinstance(value, str):
+        return repr(value) if len(value) <= 40 else repr(value[:40]) + "..."
+    return str(value)  # a number, of 19 digits at most
 
 
 def are_whole(value: object, count: int, low: int, high: int) -> bool:

@@ -4,13 +4,13 @@ Colours are of the set by M. Okabe and K. Ito ("Color universal design", 2008), 
 nothing is said by colour alone.
 """
 
-import contextlib
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from bitwren.atomic import write_atomic
 from bitwren.errors import UsageError
 from bitwren.report.evaluation import Evaluation
 
@@ -41,14 +41,9 @@ def _save(figure, path: Path | str) -> None:
     kind = path.suffix[1:].lower()
     if kind not in known:
         raise UsageError(f"{path}: the name ends in {path.suffix!r}, expected one of {', '.join(sorted(known))}")
-    partial = path.with_name(path.name + ".partial")
-    try:
-        figure.savefig(partial, format=kind)
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from None
+    content = io.BytesIO()
+    figure.savefig(content, format=kind)
+    write_atomic(path, content.getvalue())
 
 
 def _plain_axes(axes, title: str) -> None:
@@ -61,7 +56,7 @@ def plot_confusion(evaluation: Evaluation, path: Path | str) -> None:
     """Draw the confusion matrix to a file (.png, .svg, ...): a row for each true class, shaded by the share of the row.
 
     Up to 20 classes the cells hold the numbers of pictures, up to 120 the classes are named, beyond that numbered.
-    Raises UsageError where Matplotlib is missing or the file cannot be written.
+    Raises UsageError where Matplotlib is missing, WriteError where the file cannot be written.
     """
     confusion, names = evaluation.confusion, evaluation.classes
     k = len(names)
@@ -104,7 +99,7 @@ def plot_learning_curve(records: Sequence[dict], path: Path | str, title: str) -
 
     records: the lines of a run's metrics.jsonl, with epoch, train_loss, train_accuracy (0..1), and perhaps
         validation_loss and validation_accuracy.
-    Raises UsageError for no records, where Matplotlib is missing or the file cannot be written.
+    Raises UsageError for no records or where Matplotlib is missing, WriteError where the file cannot be written.
     """
     if not records:
         raise UsageError("no epoch to draw a learning curve of, expected at least 1")
@@ -169,7 +164,8 @@ def plot_predictions(
 
     images: uint8 (N, 1 or 3, H, W). labels: integers (N,). probabilities: (N, K), 0..1. classes: K names.
     Under each picture stand the predicted class and its probability, under a mistake also the true class.
-    Raises UsageError for arrays that do not fit, where Matplotlib is missing or the file cannot be written.
+    Raises UsageError for arrays that do not fit or where Matplotlib is missing, WriteError where the file cannot be
+    written.
     """
     images, labels, probabilities = _checked_predictions(images, labels, probabilities, classes)
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)

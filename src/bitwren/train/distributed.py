@@ -7,6 +7,7 @@ Gradients are averaged by DistributedDataParallel; rank 0 alone writes files and
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import sys
 import threading
@@ -149,7 +150,8 @@ def world(device: str = "auto") -> Iterator[World]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:160]
+    line = str(error).strip().partition("\n")[0]
+    return re.sub(r"^\[[^]]*\] *", "", line).partition(". ")[0][:160]  # "[pair.cc:537] Read error ... by peer. This is"
 
 
 def _first_to_say(store: dist.Store, what: str) -> bool:

@@ -37,10 +37,14 @@ RECIPE, ABOUT, METRICS, LAST, BEST, RESULT = (
 
 
 def build_network(recipe: Recipe, channels: int, classes: int) -> ResidualNetwork:
-    """Return the recipe's network for pictures of `channels` and that many classes, weights drawn from the seed."""
-    torch.manual_seed(recipe.train.seed)
+    """Return the recipe's network for pictures of `channels` and that many classes, weights drawn from the seed.
+
+    PyTorch's own generator is left as it was.
+    """
     options = dataclasses.asdict(recipe.network)
-    network = FAMILIES[options.pop("family")](num_classes=classes, channels=channels, **options)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.train.seed)
+        network = FAMILIES[options.pop("family")](num_classes=classes, channels=channels, **options)
     return network.double() if recipe.train.precision == "fp64" else network
 
 

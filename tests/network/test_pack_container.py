@@ -1,0 +1,200 @@
+"""A .bwn file whose container is wrong gives one ModelError that names the place, fast and without taking memory."""
+
+import re
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from network.broken import BUFFER, DESCRIPTION, GONE, GOOD, HEADER, LENGTH, assembled, header_text, put, refusal
+from network.examples import conv, network, requantise
+
+from bitwren.errors import ModelError
+from bitwren.network.container import CRC_AT, checksum
+from bitwren.network.graph import PIXELS, Pool
+from bitwren.network.pack import decode, encode, read_bwn
+
+
+def test_the_base_is_good():
+    assert assembled(header_text(DESCRIPTION)) == assembled(GOOD[8 : 8 + LENGTH].decode())
+    assert decode(assembled(header_text(DESCRIPTION)), "").weights == 54 + 135 + 10
+
+
+# ------------------------------------------------------------------ the container
+
+
+def with_length(length, data=GOOD):
+    return length.to_bytes(8, "little") + data[8:]
+
+
+LONG = "x" * 70
+FLIPPED = GOOD[:-1] + bytes([GOOD[-1] ^ 1])
+CRC = GOOD[CRC_AT : CRC_AT + 8].decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "0 bytes, expected at least 50: not a .bwn file"),
+        (GOOD[:49], "49 bytes, expected at least 50: not a .bwn file"),
+        (b"\x89PNG\r\n" * 20, r"the header begins 'NG\r\n\x89PNG\r\n\x89PNG\r\n', expected '{"),
+        (GOOD[:-1], "the file is damaged"),
+        (GOOD + b"\0", "the file is damaged"),
+        (FLIPPED, f"checksum {checksum(FLIPPED)}, the file says '{CRC}': the file is damaged"),
+        (GOOD.replace(CRC.encode(), b"ABCDEF01"), "the file says 'ABCDEF01': the file is damaged"),
+        (with_length(0), f"header of 0 bytes, expected a multiple of 8, at most 1048576 and the {len(GOOD) - 8} "),
+        (with_length(LENGTH + 1), f"header of {LENGTH + 1} bytes, expected a multiple of 8"),
+        (with_length(LENGTH + 56), f"header of {LENGTH + 56} bytes, expected a multiple of 8"),  # 4 past the end
+        (with_length(2**64 - 8), f"header of {2**64 - 8} bytes, expected a multiple of 8"),
+        (with_length(2**20 + 8, GOOD + bytes(2**20 + 8)), f"header of {2**20 + 8} bytes, expected a multiple of 8"),
+        (assembled(header_text(DESCRIPTION), BUFFER + b"\0"), f"{len(BUFFER) + 1} bytes of tensors, expected 52"),
+        (assembled(header_text(DESCRIPTION), BUFFER[:-1]), "tensor 'head.weight': 10 bytes from 42, only 51 bytes of"),
+        (assembled(GOOD[8:60]), "header: not JSON at character "),
+        (assembled(GOOD[8 : 8 + LENGTH] + b"x"), "header: not JSON at character "),
+        (assembled(GOOD[8:200] + b"\xff" + GOOD[200 : 8 + LENGTH]), "header: not UTF-8 at byte 192"),
+        (assembled(header_text(DESCRIPTION)[:-1] + ',"a":NaN}'), "header: number NaN, expected a finite one"),
+        (assembled(header_text(DESCRIPTION)[:-1] + ',"a":-Infinity}'), "header: number -Infinity, expected a finite"),
+        (assembled(header_text(DESCRIPTION)[:-1] + ',"a":1e999}'), "header: number '1e999', expected a finite one"),
+        (assembled(header_text(DESCRIPTION)[:-1] + f',"a":{"9" * 5000}}}'), "header: number '9999999999"),
+        (assembled(header_text(DESCRIPTION)[:-1] + ',"a":' + "[" * 90000), "header: nested too deeply"),
+        (assembled(header_text(DESCRIPTION)[:-1] + ',"head.weight":1}'), "header: key 'head.weight' stands twice"),
+        (assembled(header_text(DESCRIPTION)[:-1] + ',"__metadata__":{}}'), "header: key '__metadata__' stands twice"),
+    ],
+    ids=range(24),
+)
+def test_container(data, message):
+    assert message in refusal(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("__metadata__/format", "pt", r"metadata an object of 3 keys \(.*\), expected bitwren.crc32 and "),
+        ("__metadata__/bitwren.crc32", "00000000 ", "bitwren.crc32 is '........ ', expected its 8 digits alone"),
+        ("x", 1, "tensor 'x': 1, expected an object of dtype, shape and data_offsets"),
+        ("x\n" + LONG, 1, r"tensor 'x\\nx{38}'\.\.\.: 1, expected an object"),
+        ("stem.weight/x", 1, "tensor 'stem.weight': an object of 4 keys .*, expected an object of dtype"),
+        ("stem.weight/shape", GONE, "tensor 'stem.weight': an object of 2 keys .*, expected an object of dtype"),
+        ("stem.weight/dtype", "F32", "tensor 'stem.weight': dtype 'F32', expected I32, I16, I8, U8"),
+        ("stem.weight/dtype", ["U8"], "tensor 'stem.weight': dtype \\['U8'\\], expected I32, I16, I8, U8"),
+        ("stem.weight/shape", [], r"tensor 'stem.weight': shape \[\], expected 1 to 4 sizes of at least 1"),
+        ("stem.weight/shape", [1, 1, 1, 1, 7], "tensor 'stem.weight': shape a list of 5, expected 1 to 4 sizes"),
+        ("stem.weight/shape", [7.0], "tensor 'stem.weight': shape \\[7.0\\], expected 1 to 4 sizes"),
+        ("stem.weight/shape", [True], "tensor 'stem.weight': shape \\[true\\], expected 1 to 4 sizes"),
+        ("stem.weight/shape", [-7], r"tensor 'stem.weight': shape \[-7\], expected 1 to 4 sizes of at least 1"),
+        ("stem.weight/shape", [8], r".* data_offsets \[18,25\], expected \[18,26\]"),
+        ("stem.weight/data_offsets", [17, 24], r".* data_offsets \[17,24\], expected \[18,25\]"),  # overlap
+        ("stem.weight/data_offsets", [19, 26], r".* data_offsets \[19,26\], expected \[18,25\]"),  # gap
+        ("stem.weight/data_offsets", [18.0, 25], r".* data_offsets \[18.0,25\], expected \[18,25\]"),
+        ("stem.weight/data_offsets", [18], r".* data_offsets \[18\], expected \[18,25\]"),
+        ("head.weight", GONE, "52 bytes of tensors, expected 42"),
+    ],
+)
+def test_header(path, value, message):
+    assert re.match(message, refusal(assembled(header_text(DESCRIPTION, put(HEADER, path, value)))))
+
+
+def test_tensors_of_other_names():
+    def renamed(old, new):
+        return assembled(header_text(DESCRIPTION).replace(f'"{old}":{{"dtype', f'"{new}":{{"dtype'))
+
+    assert refusal(renamed("head.weight", "head.weights")) == "tensor 'head.weight' is missing"
+    extra = put(HEADER, "x.weight", {"dtype": "U8", "shape": [1], "data_offsets": [52, 53]})
+    assert refusal(assembled(header_text(DESCRIPTION, extra), BUFFER + b"\0")) == "tensor 'x.weight' belongs to no node"
+    text = header_text(DESCRIPTION).replace('"stem.weight"', '"@"').replace('"branch.weight"', '"stem.weight"')
+    swapped = assembled(text.replace('"@"', '"branch.weight"'))
+    assert refusal(swapped) == "tensor 'branch.weight' stands where 'stem.weight' is expected"
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "shape", "message"),
+    [
+        ("stem.weight", "I8", [7], "conv 'stem': weight tensor I8 [7], expected U8 [7] for 54 weights of 1 bit"),
+        ("stem.weight", "U8", [7, 1], "conv 'stem': weight tensor U8 [7, 1], expected U8 [7] for 54 weights of 1 bit"),
+        ("head.weight", "I8", [10], "conv 'head': weight tensor I8 [10], expected I8 [2, 1, 1, 5] for 10"),
+        ("stream.offset", "I16", [6], "requantise 'stream': offset tensor I16 [6], expected I32 of 2 to 32768"),
+        ("stream.offset", "I32", [3, 1], "requantise 'stream': offset tensor I32 [3, 1], expected I32 of 2 to 32768"),
+        ("stream.multiplier", "U8", [6], "requantise 'stream': multiplier tensor U8 [6], expected I16 of 2 to 32768"),
+    ],
+)
+def test_tensors_of_other_types(name, dtype, shape, message):
+    header = put(put(HEADER, f"{name}/dtype", dtype), f"{name}/shape", shape)
+    assert refusal(assembled(header_text(DESCRIPTION, header))).startswith(message)
+
+
+def test_tensors_of_other_content():
+    at = 18 + 7 - 1  # the last byte of stem.weight: 54 % 8 = 6 bits
+    buffer = bytearray(BUFFER)
+    buffer[at] |= 0b01000000
+    message = refusal(assembled(header_text(DESCRIPTION), bytes(buffer)))
+    assert message == "conv 'stem': last weight byte is 0x7f, expected 0 in all but 6 bits"
+    buffer = BUFFER[:-1] + b"\x80"
+    assert refusal(assembled(header_text(DESCRIPTION), buffer)) == "conv 'head': weights outside -127..127"
+    one = put(put(HEADER, "stream.offset/shape", [1]), "stream.offset/data_offsets", [0, 4])
+    for name, offsets in {"stream.multiplier": [4, 10], "stem.weight": [10, 17], "branch.weight": [17, 34]}.items():
+        one = put(one, f"{name}/data_offsets", offsets)
+    one = put(one, "head.weight/data_offsets", [34, 44])
+    message = refusal(assembled(header_text(DESCRIPTION, one), BUFFER[8:]))
+    assert message.endswith("offset tensor I32 [1], expected I32 of 2 to 32768 channels (a single value stands in the "
+                            "description)")
+
+
+# ------------------------------------------------------------------ files, time, memory
+
+
+def test_files(tmp_path):
+    missing, folder, other = tmp_path / "none.bwn", tmp_path / "folder", tmp_path / "other"
+    folder.mkdir()
+    other.write_bytes(b"hello")
+    for path, message in [
+        (missing, f"{missing}: cannot be read: No such file or directory"),
+        (folder, f"{folder}: cannot be read: Is a directory"),
+        (other, f"{other}: 5 bytes, expected at least 50: not a .bwn file"),
+        ("/dev/zero", r"/dev/zero: the header begins '\x00"),
+    ]:
+        with pytest.raises(ModelError) as caught:
+            read_bwn(path)
+        assert str(caught.value).startswith(message)
+
+
+def test_a_file_over_the_limit(tmp_path):
+    path = tmp_path / "huge.bwn"
+    path.write_bytes(GOOD)
+    with open(path, "r+b") as file:
+        file.truncate(2**31)  # sparse: nothing is read of it
+    with pytest.raises(ModelError, match=r"huge\.bwn: 2147483648 bytes, expected at most 2147483647"):
+        read_bwn(path)
+
+
+def claims():
+    """Yield small files that claim much: ten gigabytes of weights, and others."""
+    header = put(put(HEADER, "stem.weight/shape", [10**10]), "stem.weight/data_offsets", [18, 18 + 10**10])
+    yield "tensor", assembled(header_text(put(DESCRIPTION, "nodes/stem/shape", [30000, 3, 3, 30000]), header))
+    yield "shape", assembled(header_text(put(DESCRIPTION, "nodes/stem/shape", [7, 32768, 32768, 2])))
+    yield "pixels", assembled(header_text(put(put(DESCRIPTION, "input/width", 32768), "input/height", 32768)))
+    yield "keys", assembled(header_text(DESCRIPTION)[:-1] + "".join(f',"{k}":0' for k in range(20000)) + ',"7":1}')
+    yield "quotes", assembled(header_text('"' * 200_000))
+
+
+@pytest.mark.parametrize("data", [pytest.param(data, id=what) for what, data in claims()])
+def test_claims_cost_little(data):
+    tracemalloc.start()
+    began = time.process_time()
+    refusal(data)
+    seconds, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert seconds < 2
+    assert peak < 64 * len(data) + 2**17
+
+
+def test_many_nodes_on_many_channels_cost_what_their_text_does():
+    """500 nodes of 32,768 channels each, all of one constant, in 75 kB: 131 MB if each channel took 8 bytes."""
+    chain = [Pool("r", PIXELS, "max", (1, 1, 1, 1), 32768)]
+    chain += [requantise(f"r{k}", f"r{k - 1}" if k else "r", high=255, low=0, zero=8) for k in range(500)]
+    data = encode(network((1, 1, 1), *chain, conv("head", "r499", np.ones((1, 1, 1, 32768)))))
+    tracemalloc.start()
+    net = decode(data, "")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(net.nodes) == 502
+    assert peak < 32 * len(data)
