@@ -25,7 +25,7 @@ from bitwren.train.loop import run_folder_metrics
 from bitwren.train.predict import evaluation_pictures, logits_of
 from bitwren.train.run import Run, open_run, provenance
 
-CALIBRATION = 1000  # training pictures
+CALIBRATION = 500  # training pictures
 ROUNDS = 3
 
 

@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         "--calibrate",
         metavar="N",
         type=int,
-        default=1000,
+        default=500,
         help="training pictures to choose scales on (default: %(default)s)",
     )
     convert.add_argument("--bits", type=int, default=8, help="of an activation code, 4 to 9 (default: %(default)s)")

@@ -20,6 +20,10 @@ class BitwrenError(Exception):
 
     exit_status = 1
 
+    def __str__(self) -> str:
+        """Return the message on one line, even where it quotes a file name or a library that has several."""
+        return super().__str__().replace("\n", "\\n")
+
 
 class UsageError(BitwrenError):
     """A command, a recipe or an argument that cannot be carried out as written."""

@@ -90,8 +90,8 @@ def test_eight_bit_weights_do_not_saturate(extreme):
 @pytest.mark.parametrize("zero", [0, 255, 256, 300, 511])
 def test_codes_of_nine_bits(zero, multiplier, seed):
     weights = np.random.default_rng(seed).choice([-1, 1], (3, 3, 3, 2))
-    nodes = [requantise("q", PIXELS, multiplier, 0, 8, 0, 511, zero), conv("c", "q", weights, 2, (2, 0, 1, 2)), Sum("s", "c")]
-    net = network((2, 5, 6), *nodes, classes=3)
+    codes = requantise("q", PIXELS, multiplier, 0, 8, 0, 511, zero)
+    net = network((2, 5, 6), codes, conv("c", "q", weights, 2, (2, 0, 1, 2)), Sum("s", "c"), classes=3)
     assert net.tensors["q"].high == 255 * multiplier >> 8
     assert_equal(net, pictures(net, 3, seed))
 

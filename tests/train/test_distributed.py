@@ -80,6 +80,9 @@ def test_batch_norm_is_the_exception(runs):
     """Each process normalises by the moments of its own half of the batch: that is another function."""
     one, two = (load_file(runs(n, BATCH_NORM) / "last.safetensors") for n in (1, 2))
     assert max((one[name] - two[name]).abs().max() for name in one) > 1e-3
+    # But what is re-estimated is the mean over all processes: of the pixels themselves it is the same.
+    one, two = (load_file(runs(n, BATCH_NORM) / "best.safetensors")["network.input.running_mean"] for n in (1, 2))
+    assert (one - two).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("settings", [SRELU, BATCH_NORM])

@@ -22,7 +22,7 @@ from bitwren.train.networks import Block, ResidualNetwork
 METHODS = ("error", "max", "percentile", "logits")
 PERCENTILE = 99.99
 _BATCH = 100
-_STEPS_TRIED = 24  # candidate steps of a batch norm's codes
+_STEPS_TRIED = 16  # candidate steps of a batch norm's codes
 
 
 # ------------------------------------------------------------------ folding
