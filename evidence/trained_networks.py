@@ -5,10 +5,11 @@
 For each run: its recipe; its accuracy on the test pictures, float and integer, and for CIFAR-10 on the first 500 test
 pictures without JPEG's losses; the integer network's bytes and multiplications; and the seconds that a whole-set
 evaluation takes in float and in the PyTorch simulation, alternating, the medians of three. --methods compares the ways
-to choose scales, on validation pictures.
+to choose scales, on validation pictures. Runs that the file holds already and that are not named stay in it.
 """
 
 import argparse
+import json
 import statistics
 import time
 from pathlib import Path
@@ -79,6 +80,7 @@ def measure(run: Run, shared: Path, methods: bool) -> dict:
         "command": run.about["command"],
         "trained_by": {k: run.about[k] for k in ("commit", "versions", "processor", "threads", "device")},
         "training_seconds": round(sum(e["seconds"] for e in run_folder_metrics(run.folder))),
+        "measured_by": provenance(),
         "seeds": 1,
         "test_pictures": len(test),
         "float": {
@@ -112,8 +114,11 @@ def main() -> None:
     parser.add_argument("--methods", action="store_true", help="compare the ways to choose scales")
     parser.add_argument("--out", type=Path, default=Path("results/trained-networks.json"))
     arguments = parser.parse_args()
-    measured = [measure(open_run(folder), arguments.shared, arguments.methods) for folder in arguments.runs]
-    write_json(arguments.out, {"runs": measured, **provenance()})
+    kept = json.loads(arguments.out.read_text())["runs"] if arguments.out.exists() else []
+    for folder in arguments.runs:  # written after each, so that little is lost where one takes long
+        measured = measure(open_run(folder), arguments.shared, arguments.methods)
+        kept = sorted([*(r for r in kept if r["run"] != measured["run"]), measured], key=lambda r: r["run"])
+        write_json(arguments.out, {"runs": kept})
 
 
 if __name__ == "__main__":
