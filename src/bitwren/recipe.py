@@ -41,7 +41,7 @@ class DataOptions:
 
 @dataclasses.dataclass(frozen=True)
 class NetworkOptions:
-    """The network. The fields but `family` are the arguments of bitwren.train.WideResNet and ResNet18."""
+    """The network. The fields but `family` are the arguments of bitwren.train.WideResNet."""
 
     family: str = _option("wide-resnet", "kind of network", choices=("wide-resnet", "resnet18"))
     depth: int = _option(20, "number of convolutions: 6n + 2, or 18 for resnet18", between=(8, 1000))

@@ -254,14 +254,15 @@ def test_reading_takes_the_file_and_a_byte_for_each_weight(large, tmp_path):
 # ------------------------------------------------------------------ writing
 
 
-def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_keeps_the_old_file(step, tmp_path, monkeypatch):
     path = tmp_path / "net.bwn"
     write_bwn(path, TINY)
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, step, full)
     other = dataclasses.replace(TINY, logit_scale=2.0)
     with pytest.raises(WriteError, match=r"net\.bwn: cannot be written: No space left on device"):
         write_bwn(path, other)

@@ -85,45 +85,63 @@ class Block(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """What both families share. Input: raw pixels 0..255 (N, channels, H, W), any H and W; output: logits (N, classes).
+    """What both families share: an ordinary torch.nn.Module from raw pixels to logits.
 
-    stem_channels, stem_kernel, stem_stride, max_pool: the first convolution and what follows it.
-    stages: (blocks, channels) of each stage.
-    The options are those of WideResNet.
+    Input: (N, channels, H, W) of 0..255, uint8 or float, any H and W. Output: (N, num_classes).
+
+    widths, blocks: channels of each stage, and the blocks in each. large_stem: 7 x 7 with stride 2, then a max pool.
+    activation: "srelu" or "bn". weight_bits: 1 or 32. channels: of the input picture.
+    layer_scale: "he" or "pow2". padding: "symmetric" or "same". downsample: "avg3" or "binomial".
+    skip: False makes the plain network. temperature: divides the logits; by default 40 for srelu, 1 for bn.
+    input: "standardise" (an integer mean per channel and one power of two), "batchnorm" (learned), or "auto":
+        what goes with the activation. bn_affine: learn the scale and offset of every batch norm.
+    Raises UsageError for anything else.
     """
 
     def __init__(
         self,
-        stem: nn.Module,
-        stages: list[tuple[int, int]],
+        widths: list[int],
+        blocks: int,
+        large_stem: bool,
         num_classes: int,
-        channels: int,
-        make: _Builder,
+        activation: str,
+        weight_bits: int,
         *,
-        skip: bool,
-        downsample: str,
-        temperature: float | None,
-        input: str,
+        channels: int = 3,
+        layer_scale: str = "he",
+        padding: str = "symmetric",
+        downsample: str = "avg3",
+        skip: bool = True,
+        temperature: float | None = None,
+        input: str = "auto",
+        bn_affine: bool = False,
     ):
         super().__init__()
+        if num_classes < 1 or channels < 1:
+            raise UsageError(f"num_classes is {num_classes} and channels {channels}, expected at least 1 each")
         if downsample not in DOWNSAMPLES:
             raise unknown_name("downsample", downsample, DOWNSAMPLES)
         if input not in INPUTS:
             raise unknown_name("input", input, INPUTS)
         if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
             raise UsageError(f"temperature is {temperature}, expected a positive number")
+        make = _Builder(activation, weight_bits, layer_scale, padding, skip, bn_affine)
         normalise = make.batch_norm if input == "auto" else input == "batchnorm"
         self.num_classes, self.channels = num_classes, channels
         # The input batch norm has a learned scale and offset in every network of the papers.
         self.input = make.norm(channels, affine=True) if normalise else Standardise(channels)
-        self.stem = stem
-        blocks, width = [], stages[0][1]
-        for stage, (count, out) in enumerate(stages):
-            for index in range(count):
+        width = widths[0]
+        if large_stem:
+            self.stem = nn.Sequential(make.conv(channels, width, kernel=7, stride=2), nn.MaxPool2d(3, 2, 1))
+        else:
+            self.stem = make.conv(channels, width)
+        made = []
+        for stage, out in enumerate(widths):
+            for index in range(blocks):
                 stride = 2 if stage > 0 and index == 0 else 1
-                blocks.append(Block(make, width, out, stride, downsample, skip))
+                made.append(Block(make, width, out, stride, downsample, skip))
                 width = out
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(*made)
         self.act = make.act(width, inplace=True)
         self.head = make.conv(width, num_classes, kernel=1)
         self.head_norm = make.norm(num_classes) if make.batch_norm else None
@@ -145,15 +163,10 @@ class ResidualNetwork(nn.Module):
 
 
 class WideResNet(ResidualNetwork):
-    """The wide residual network D-K of the papers, an ordinary torch.nn.Module.
+    """The wide residual network D-K of the papers.
 
     depth: 6n + 2, n >= 1. width: K > 0, fractions allowed (each stage has round(16 K 2**stage) channels, at least 1).
-    activation: "srelu" or "bn". weight_bits: 1 or 32. channels: of the input picture.
-    layer_scale: "he" or "pow2". padding: "symmetric" or "same". downsample: "avg3" or "binomial".
-    skip: False makes the plain network. temperature: divides the logits; by default 40 for srelu, 1 for bn.
-    input: "standardise" (an integer mean per channel and one power of two), "batchnorm" (learned), or "auto":
-        what goes with the activation. bn_affine: learn the scale and offset of every batch norm.
-    Raises UsageError for anything else.
+    options: those of ResidualNetwork, by name. Raises UsageError for values that do not fit.
     """
 
     def __init__(
@@ -163,38 +176,18 @@ class WideResNet(ResidualNetwork):
         num_classes: int = 10,
         activation: str = "srelu",
         weight_bits: int = 1,
-        *,
-        channels: int = 3,
-        layer_scale: str = "he",
-        padding: str = "symmetric",
-        downsample: str = "avg3",
-        skip: bool = True,
-        temperature: float | None = None,
-        input: str = "auto",
-        bn_affine: bool = False,
+        **options,
     ):
         if depth < 8 or (depth - 2) % 6:
             raise UsageError(f"depth is {depth}, expected 6n + 2: 8, 14, 20, 26, ...")
-        _check_counts(num_classes, channels)
-        make = _Builder(activation, weight_bits, layer_scale, padding, skip, bn_affine)
         widths = _stage_widths(16, 3, width)
-        super().__init__(
-            make.conv(channels, widths[0]),
-            [((depth - 2) // 6, w) for w in widths],
-            num_classes,
-            channels,
-            make,
-            skip=skip,
-            downsample=downsample,
-            temperature=temperature,
-            input=input,
-        )
+        super().__init__(widths, (depth - 2) // 6, False, num_classes, activation, weight_bits, **options)
 
 
 class ResNet18(ResidualNetwork):
     """The 18-layer pre-activation residual network for ImageNet; width 2.5 is the papers' 18-2.5.
 
-    The options are those of WideResNet; the depth is 18.
+    depth: 18. options: those of ResidualNetwork, by name. Raises UsageError for values that do not fit.
     """
 
     def __init__(
@@ -204,37 +197,11 @@ class ResNet18(ResidualNetwork):
         num_classes: int = 1000,
         activation: str = "srelu",
         weight_bits: int = 1,
-        *,
-        channels: int = 3,
-        layer_scale: str = "he",
-        padding: str = "symmetric",
-        downsample: str = "avg3",
-        skip: bool = True,
-        temperature: float | None = None,
-        input: str = "auto",
-        bn_affine: bool = False,
+        **options,
     ):
         if depth != 18:
             raise UsageError(f"depth is {depth}, expected 18 for the resnet18 family")
-        _check_counts(num_classes, channels)
-        make = _Builder(activation, weight_bits, layer_scale, padding, skip, bn_affine)
-        widths = _stage_widths(64, 4, width)
-        super().__init__(
-            nn.Sequential(make.conv(channels, widths[0], kernel=7, stride=2), nn.MaxPool2d(3, 2, 1)),
-            [(2, w) for w in widths],
-            num_classes,
-            channels,
-            make,
-            skip=skip,
-            downsample=downsample,
-            temperature=temperature,
-            input=input,
-        )
-
-
-def _check_counts(num_classes: int, channels: int) -> None:
-    if num_classes < 1 or channels < 1:
-        raise UsageError(f"num_classes is {num_classes} and channels {channels}, expected at least 1 each")
+        super().__init__(_stage_widths(64, 4, width), 2, True, num_classes, activation, weight_bits, **options)
 
 
 def _stage_widths(base: int, stages: int, width: float) -> list[int]:
