@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/ready
 	rm -rf runs/demo
-	$(BIN)/bitwren train digits --out runs/demo
+	# One thread: these pictures are so small that two would spend their time waiting for each other.
+	$(BIN)/bitwren train digits --threads 1 --out runs/demo
 	$(BIN)/bitwren evaluate runs/demo
 
 test: $(VENV)/ready
