@@ -79,7 +79,7 @@ def measure(run: Run, shared: Path, methods: bool) -> dict:
         "settings": run.recipe.tables(),
         "command": run.about["command"],
         "trained_by": {k: run.about[k] for k in ("commit", "versions", "processor", "threads", "device")},
-        "training_seconds": round(sum(e["seconds"] for e in run_folder_metrics(run.folder))),
+        "epochs": run_folder_metrics(run.folder),
         "measured_by": provenance(),
         "seeds": 1,
         "test_pictures": len(test),
