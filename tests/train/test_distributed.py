@@ -24,6 +24,7 @@ from bitwren.train.distributed import World, find_device
 EPOCHS, STEPS, BATCH = 3, 6, 10
 SRELU = ("train.precision='fp64'", "network.width=0.5", f"train.epochs={EPOCHS}")
 BATCH_NORM = (*SRELU, "network.activation='bn'", "train.reestimate_bn=true")
+WIDE = ("network.width=2", "train.batch=12", "train.epochs=3")
 
 
 def succeed(ended):
@@ -85,18 +86,23 @@ def test_batch_norm_is_the_exception(runs):
     assert (one - two).abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("settings", [SRELU, BATCH_NORM])
-def test_resumed_by_two_processes_it_ends_alike(launcher, photos, runs, tmp_path, settings):
-    """Both die when the checkpoint of epoch 2 is written; rank 1 never writes one, and finds out."""
+@pytest.mark.parametrize(("processes", "settings"), [(2, BATCH_NORM), (3, WIDE)])
+def test_resumed_by_as_many_processes_it_ends_alike(launcher, photos, runs, tmp_path, processes, settings):
+    """Rank 0 is killed while it writes the checkpoint of epoch 2; the others find out, and one says so.
+
+    Of three processes the order in which a gradient is summed depends on how gradients are grouped for sending, which
+    PyTorch changes after the first step of a wrapped network.
+    """
     words = (*train(photos, *TINY, *settings), "--out", tmp_path / "run")
-    first, second = launcher.run_together(2, *words, kill_at_write=[5, "place"])
+    first, *others = launcher.run_together(processes, *words, kill_at_write=[5, "place"])
     assert first.returncode == -signal.SIGKILL
-    assert second.returncode == 1
-    line = r"bitwren: process 1 of 2: another process of this run died \([^\n]*\); start again with --resume [^\n]*\n"
-    assert re.fullmatch(line, second.stderr), second.stderr
-    first, second = succeed(launcher.run_together(2, *words, "--resume"))
+    assert {other.returncode for other in others} == {1}
+    line = r"bitwren: process \d of \d: another process of this run died \([^\n]*\); start again with --resume [^\n]*\n"
+    said = "".join(other.stderr for other in others)
+    assert re.fullmatch(line, said), said
+    first, *_ = succeed(launcher.run_together(processes, *words, "--resume"))
     assert first.stdout.startswith("accuracy   ")
-    assert contents(tmp_path / "run") == contents(runs(2, settings))
+    assert contents(tmp_path / "run") == contents(runs(processes, settings))
 
 
 def test_one_process_writes_and_prints(launcher, photos, tmp_path):

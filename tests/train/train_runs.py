@@ -103,8 +103,10 @@ def _child(words, signal_at_step=None, kill_at_write=None, checkpoint_seconds=No
     checkpoint_seconds: at least that long between checkpoints within an epoch.
     """
     from bitwren.cli import main
+    from bitwren.commands import training
     from bitwren.train import loop
 
+    training._draw_curve = lambda run: None  # two thirds of the time of a tiny run, and not what is tested here
     if checkpoint_seconds is not None:
         loop.CHECKPOINT_SECONDS = checkpoint_seconds
     if signal_at_step:

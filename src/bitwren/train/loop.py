@@ -117,8 +117,7 @@ class Trainer:
     # ---------------------------------------------------------------- checkpoints
 
     def save(self) -> None:
-        """Write the checkpoint to resume from. Raises TrainingError instead of keeping a broken network."""
-        self._check_tensors()
+        """Write the checkpoint to resume from; what it holds was found finite when the sums were last read."""
         if self.world.writes:
             save_tensors(self.run.folder / LAST, self._tensors(), dataclasses.asdict(self.progress))
 
@@ -263,7 +262,6 @@ class Trainer:
         loss, correct, seen = totals.tolist()
         if not math.isfinite(loss):  # another process may have met it
             raise self._diverged(f"the loss is {loss}")
-        self._check_tensors()  # before anything is written
         record = {
             "epoch": p.epoch + 1,
             "learning_rate": self._rate(p.step - 1),
