@@ -1,6 +1,7 @@
 """Every data set: one table, read by `bitwren datasets`, by loading and by the tests.
 
-Where the checksums come from: CIFAR's archives, the MD5 table at https://www.cs.toronto.edu/~kriz/cifar.html; MNIST,
+Where the checksums come from: CIFAR-10's archive, the MD5 table at https://www.cs.toronto.edu/~kriz/cifar.html;
+CIFAR-100's, several public loaders that agree; MNIST,
 Fashion-MNIST and SVHN, torchvision's data sets (and Fashion-MNIST's README); the files inside CIFAR's archives,
 github.com/rai-project/dldataset; the unpacked IDX files and ImageNet32, several public loaders that agree.
 """
