@@ -75,7 +75,7 @@ def provenance() -> dict:
     """Return what made a result: versions, commit, processor, threads, command."""
     versions = {name: metadata.version(name) for name in ("bitwren", "torch", "numpy", "pillow")}
     return {
-        "command": " ".join(Path(word).name if i == 0 else word for i, word in enumerate(sys.argv)),
+        "command": " ".join([Path(sys.argv[0]).name.replace("__main__.py", "bitwren"), *sys.argv[1:]]),
         "commit": commit(),
         "versions": {"python": platform.python_version(), **versions},
         "processor": processor(),
