@@ -19,7 +19,7 @@ from network.strategies import networks_and_pictures
 from bitwren.errors import ModelError
 from bitwren.network import reference
 from bitwren.network.graph import INT16, INT32, PIXELS, Sum
-from bitwren.network.simulate import EXACT_FLOAT32, Simulation, simulate, simulate_all
+from bitwren.network.simulate import EXACT_FLOAT32, Simulation
 
 
 @settings(max_examples=100)
@@ -27,11 +27,11 @@ from bitwren.network.simulate import EXACT_FLOAT32, Simulation, simulate, simula
 def test_equals_the_reference(given):
     net, pixels = given
     expected = reference.run_all(net, pixels)
-    got = simulate_all(net, pixels, batch=2)
+    got = Simulation(net).run_all(pixels, batch=2)
     assert list(got) == list(expected)
     for name, values in expected.items():
         assert got[name].dtype == np.int64 and np.array_equal(got[name], values), name
-    assert np.array_equal(simulate(net, pixels, batch=3), reference.run(net, pixels))
+    assert np.array_equal(Simulation(net).run(pixels, batch=3), reference.run(net, pixels))
 
 
 @pytest.mark.parametrize("shift_only", [True, False])
@@ -39,7 +39,7 @@ def test_equals_the_reference(given):
 def test_a_whole_network(pool, shift_only, seed):
     net = wide_resnet(8, 1, pool=pool, shift_only=shift_only, seed=seed)
     pixels = pictures(net, 3, seed)
-    expected, got = reference.run_all(net, pixels), simulate_all(net, pixels)
+    expected, got = reference.run_all(net, pixels), Simulation(net).run_all(pixels)
     assert all(np.array_equal(got[name], values) for name, values in expected.items())
     assert np.ptp(expected["scores"]) > 0
 
@@ -47,13 +47,13 @@ def test_a_whole_network(pool, shift_only, seed):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_at_the_int32_limit(sign):
     net = int32_limit(sign)
-    assert simulate(net, np.full((1, 2, 258, 258), 255, np.uint8)).item() == sign * INT32[1]
+    assert Simulation(net).run(np.full((1, 2, 258, 258), 255, np.uint8)).item() == sign * INT32[1]
 
 
 @pytest.mark.parametrize("constants", REQUANTISE_ENDS)
 def test_requantise_at_its_ends(constants):
     net, pixels = requantise_ends(*constants)
-    expected, got = reference.run_all(net, pixels), simulate_all(net, pixels)
+    expected, got = reference.run_all(net, pixels), Simulation(net).run_all(pixels)
     assert all(np.array_equal(got[name], values) for name, values in expected.items())
 
 
@@ -65,7 +65,7 @@ def test_beyond_float32():
     pixels = np.full((1, 1, 23, 23), 255, np.uint8)
     for value in range(250, 256):  # odd and even sums
         pixels[0, 0, 0, 0] = value
-        assert simulate(net, pixels).item() == 127 * (255 * 528 + value)
+        assert Simulation(net).run(pixels).item() == 127 * (255 * 528 + value)
 
 
 @pytest.mark.parametrize("channels", [57, 64])
@@ -78,7 +78,7 @@ def test_wide_convs_just_within_float32(channels, seed):
     net = network((channels, 16, 16), convolution, few, Sum("s", "r"), classes=64)
     assert (net.tensors["c"].high <= EXACT_FLOAT32) == (channels == 57)  # 57 * 9 * 127 * 255 < 2**24
     for pixels in (pictures(net, 8, seed), np.full((1, channels, 16, 16), 255, np.uint8)):
-        assert np.array_equal(simulate_all(net, pixels)["c"], reference.run_all(net, pixels)["c"])
+        assert np.array_equal(Simulation(net).run_all(pixels)["c"], reference.run_all(net, pixels)["c"])
 
 
 def test_the_batch_does_not_matter(seed):
@@ -94,15 +94,15 @@ def test_autocast_does_not_matter(seed):
     net = wide_resnet(8, 0.25, size=8, seed=seed)
     pixels = pictures(net, 4, seed)
     with torch.autocast("cpu", torch.bfloat16):
-        assert np.array_equal(simulate(net, pixels), reference.run(net, pixels))
+        assert np.array_equal(Simulation(net).run(pixels), reference.run(net, pixels))
 
 
 def test_wrong_pixels():
     with pytest.raises(ModelError, match=r"pixels uint8 \(1, 3, 4, 5\), expected uint8 \(N, 3, 4, 4\)"):
-        simulate(wide_resnet(8, 0.25, size=4), np.zeros((1, 3, 4, 5), np.uint8))
+        Simulation(wide_resnet(8, 0.25, size=4)).run(np.zeros((1, 3, 4, 5), np.uint8))
 
 
 def test_pictures_that_are_not_contiguous(seed):
     net = wide_resnet(8, 0.25, size=8, seed=seed)
     pixels = pictures(net, 6, seed)
-    assert np.array_equal(simulate(net, pixels[::-2]), reference.run(net, pixels[::-2].copy()))
+    assert np.array_equal(Simulation(net).run(pixels[::-2]), reference.run(net, pixels[::-2].copy()))

@@ -75,16 +75,6 @@ class Simulation:
         return values
 
 
-def simulate(network: Network, pixels: np.ndarray, batch: int = BATCH) -> np.ndarray:
-    """Return the logits, int32 (N, classes), of pictures uint8 (N, channels, height, width)."""
-    return Simulation(network).run(pixels, batch)
-
-
-def simulate_all(network: Network, pixels: np.ndarray, batch: int = BATCH) -> dict[str, np.ndarray]:
-    """Return every tensor by name, int64 (N, C, H, W)."""
-    return Simulation(network).run_all(pixels, batch)
-
-
 # --------------------------------------------- one function per kind: the node -> what computes it from its inputs
 
 
