@@ -51,6 +51,9 @@ class NetworkOptions:
     layer_scale: str = _option(
         "he", "constant scale of a 1-bit layer: sqrt(2 / fan-in), or the nearest power of two", choices=("he", "pow2")
     )
+    signs: str = _option(
+        "plain", "of the latent weights, or of what they exceed their filter's mean by", choices=("plain", "balanced")
+    )
     padding: str = _option(
         "symmetric", "zeros round a picture: on all sides, or as TensorFlow's `same`", choices=("symmetric", "same")
     )

@@ -207,3 +207,12 @@ def test_converting_leaves_the_network_as_it_was():
     convert(made, images, CLASSES, method="logits")
     assert torch.equal(made(torch.from_numpy(images)), before)
     assert not any(m._forward_hooks for m in made.modules())
+
+
+def test_balanced_signs_are_what_the_bits_say():
+    made = network(signs="balanced")
+    with torch.no_grad():
+        made.stem.weight += 1.0  # plain signs would all be +1
+    expected = np.sign(made.stem.effective_weight().detach().numpy()).transpose(0, 2, 3, 1)
+    stem = next(n for n in convert(made, pictures(8, 3, 8, 8), CLASSES).nodes if n.name == "stem")
+    assert np.array_equal(stem.weights, expected) and stem.weights.min() == -1

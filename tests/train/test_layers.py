@@ -377,3 +377,21 @@ def test_unknown_names(make, message):
     with pytest.raises(UsageError) as caught:
         make()
     assert str(caught.value) == message
+
+
+def test_balanced_signs_are_those_of_what_exceeds_the_filters_mean():
+    conv = BinaryConv2d(5, 7, 3, signs="balanced", layer_scale="pow2")
+    with torch.no_grad():
+        conv.weight += torch.arange(7.0)[:, None, None, None]  # filters of one sign each, if it were not for the mean
+    weight = conv.effective_weight()
+    expected = torch.where(conv.weight >= conv.weight.mean((1, 2, 3), keepdim=True), 1, -1) * conv.weight_scale
+    assert torch.equal(weight, expected)
+    assert (weight > 0).flatten(1).sum(1).sub(22.5).abs().max() < 15  # of 45, about half
+    upstream = torch.randn_like(weight)
+    (weight * upstream).sum().backward()
+    assert torch.equal(conv.weight.grad, upstream)  # straight-through, as for plain signs
+
+
+def test_unknown_kind_of_signs_is_refused():
+    with pytest.raises(UsageError, match="unknown kind of signs 'balancd'; did you mean 'balanced'"):
+        BinaryConv2d(5, 7, 3, signs="balancd")

@@ -71,11 +71,12 @@ def _pool(shortcut: Shortcut) -> str:
 
 
 def _conv(conv: FloatConv2d) -> FoldedConv:
-    latent = conv.weight.detach().double().cpu().permute(0, 2, 3, 1).numpy()
+    # The weights as the network itself computes them: their signs are the bits, whatever made them.
+    weights = conv.effective_weight().detach().double().cpu().permute(0, 2, 3, 1).numpy()
     if isinstance(conv, BinaryConv2d):
-        signs = np.where(latent >= 0, 1, -1).astype(np.int8)
+        signs = np.where(weights > 0, 1, -1).astype(np.int8)
         return FoldedConv(signs, conv.weight_scale, 1, conv.stride[0], conv.same)
-    return FoldedConv(latent, 1.0, 32, conv.stride[0], conv.same)
+    return FoldedConv(weights, 1.0, 32, conv.stride[0], conv.same)
 
 
 def _norm(act: nn.Module) -> Affine | None:

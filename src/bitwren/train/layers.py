@@ -23,6 +23,7 @@ from bitwren.errors import unknown_name
 RESIDUAL_GAIN = math.sqrt(2.0)
 PLAIN_GAIN = 2.0
 LAYER_SCALES = ("he", "pow2")
+SIGNS = ("plain", "balanced")
 PADDINGS = ("symmetric", "same")
 
 
@@ -126,21 +127,30 @@ class BinaryConv2d(FloatConv2d):
     """A convolution of one bit per weight: the arguments of FloatConv2d, and the kind of constant layer scale.
 
     `weight` holds the latent weights W; the convolution uses weight_scale * sign(W). layer_scale: "he" or "pow2".
-    Raises UsageError for an unknown padding or layer scale.
+    signs: "plain", or "balanced" for weight_scale * sign(W - mean of W over its filter): about as many +1 as -1 in each
+        filter, so what all inputs have in common (after a shifted ReLU no batch norm removes it) cancels in the sum.
+        The gradient is straight-through as ever: a filter's mean moves no sign.
+    Raises UsageError for an unknown padding, layer scale or kind of signs.
     """
 
-    def __init__(self, *args, layer_scale: str = "he", **options):
+    def __init__(self, *args, layer_scale: str = "he", signs: str = "plain", **options):
         super().__init__(*args, **options)
-        self.layer_scale = layer_scale
+        if signs not in SIGNS:
+            raise unknown_name("kind of signs", signs, SIGNS)
+        self.layer_scale, self.balanced = layer_scale, signs == "balanced"
         self.weight_scale = weight_scale(self.fan_in, self.gain, layer_scale)
 
     def effective_weight(self) -> Tensor:
-        """Return weight_scale * sign(W), (out_channels, in_channels, F, F)."""
-        return scaled_sign(self.weight, self.weight_scale)
+        """Return weight_scale times the signs, (out_channels, in_channels, F, F)."""
+        if not self.balanced:
+            return scaled_sign(self.weight, self.weight_scale)
+        return scaled_sign(self.weight - self.weight.detach().mean((1, 2, 3), keepdim=True), self.weight_scale)
 
     def extra_repr(self) -> str:
         """Show the layer scale beside the convolution's own fields."""
-        return f"{super().extra_repr()}, layer_scale={self.layer_scale!r}, weight_scale={self.weight_scale:.6g}"
+        signs = "balanced" if self.balanced else "plain"
+        shown = f"layer_scale={self.layer_scale!r}, signs={signs!r}, weight_scale={self.weight_scale:.6g}"
+        return f"{super().extra_repr()}, {shown}"
 
 
 class _ShiftedReLU(torch.autograd.Function):

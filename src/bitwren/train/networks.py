@@ -37,7 +37,16 @@ DEFAULT_TEMPERATURE = 40.0  # the paper's value for shifted ReLU, 1 bit, CIFAR-1
 class _Builder:
     """Makes the layers of one network, so that each option is read in one place."""
 
-    def __init__(self, activation: str, weight_bits: int, layer_scale: str, padding: str, skip: bool, bn_affine: bool):
+    def __init__(
+        self,
+        activation: str,
+        weight_bits: int,
+        layer_scale: str,
+        signs: str,
+        padding: str,
+        skip: bool,
+        bn_affine: bool,
+    ):
         if activation not in ACTIVATIONS:
             raise unknown_name("activation", activation, ACTIVATIONS)
         if weight_bits not in (1, 32):
@@ -45,13 +54,13 @@ class _Builder:
         if layer_scale not in LAYER_SCALES:
             raise unknown_name("layer scale", layer_scale, LAYER_SCALES)
         self.batch_norm, self.bn_affine, self.padding = activation == "bn", bn_affine, padding
-        self.weight_bits, self.layer_scale = weight_bits, layer_scale
+        self.weight_bits, self.layer_scale, self.signs = weight_bits, layer_scale, signs
         self.gain = RESIDUAL_GAIN if skip else PLAIN_GAIN
 
     def conv(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> FloatConv2d:
         shape = (in_channels, out_channels, kernel, stride, self.padding)
         if self.weight_bits == 1:
-            return BinaryConv2d(*shape, gain=self.gain, layer_scale=self.layer_scale)
+            return BinaryConv2d(*shape, gain=self.gain, layer_scale=self.layer_scale, signs=self.signs)
         return FloatConv2d(*shape, gain=self.gain)
 
     def norm(self, channels: int, affine: bool | None = None) -> nn.BatchNorm2d:
@@ -91,7 +100,8 @@ class ResidualNetwork(nn.Module):
 
     widths, blocks: channels of each stage, and the blocks in each. large_stem: 7 x 7 with stride 2, then a max pool.
     activation: "srelu" or "bn". weight_bits: 1 or 32. channels: of the input picture.
-    layer_scale: "he" or "pow2". padding: "symmetric" or "same". downsample: "avg3" or "binomial".
+    layer_scale: "he" or "pow2". signs: "plain" or "balanced" (BinaryConv2d). padding: "symmetric" or "same".
+    downsample: "avg3" or "binomial".
     skip: False makes the plain network. temperature: divides the logits; by default 40 for srelu, 1 for bn.
     input: "standardise" (an integer mean per channel and one power of two), "batchnorm" (learned), or "auto":
         what goes with the activation. bn_affine: learn the scale and offset of every batch norm.
@@ -109,6 +119,7 @@ class ResidualNetwork(nn.Module):
         *,
         channels: int = 3,
         layer_scale: str = "he",
+        signs: str = "plain",
         padding: str = "symmetric",
         downsample: str = "avg3",
         skip: bool = True,
@@ -125,7 +136,7 @@ class ResidualNetwork(nn.Module):
             raise unknown_name("input", input, INPUTS)
         if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
             raise UsageError(f"temperature is {temperature}, expected a positive number")
-        make = _Builder(activation, weight_bits, layer_scale, padding, skip, bn_affine)
+        make = _Builder(activation, weight_bits, layer_scale, signs, padding, skip, bn_affine)
         normalise = make.batch_norm if input == "auto" else input == "batchnorm"
         self.num_classes, self.channels = num_classes, channels
         # The input batch norm has a learned scale and offset in every network of the papers.
