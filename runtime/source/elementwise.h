@@ -1,0 +1,229 @@
+/* The steps other than lookups: 8-bit convolutions, pooling, gathering, sums. Included by kernel_bodies.h. */
+
+static const int16_t *int16_plane(const bw_plane *plane, const char *arena) {
+    return (const int16_t *)(const void *)(arena + plane->offset);
+}
+
+/* ------------------------------------------------------------------ convolutions by multiplication */
+
+/* Sums of `outputs` channels at output vector (y, x): products of pairs of channels, added in int32. */
+INLINE void multiply_window(const bw_direct *step, const bw_context *context, int32_t y, int32_t x, int32_t first,
+                            const int32_t outputs) {
+    const int32_t window = step->window, pairs = (step->channels + 1) / 2;
+    const size_t stride_c = step->input->channel_stride * BW_LANES, tap_weights = 2 * (size_t)pairs;
+    const size_t output_weights = (size_t)window * (size_t)window * tap_weights;
+    const int16_t *input = int16_plane(step->input, context->arena) + bw_inner(step->input, 0) * BW_LANES;
+    const int16_t *weights = step->weights + (size_t)first * output_weights;
+    W sum[4];
+    UNROLL for (int32_t o = 0; o < outputs; o++) sum[o] = w_set(0);
+    for (int32_t v = 0; v < window; v++)
+        for (int32_t u = 0; u < window; u++) {
+            const int16_t *from =
+                input + bw_step(step->input, y * step->stride - step->top + v, x * step->stride - step->left + u) * BW_LANES;
+            for (int32_t pair = 0; pair < pairs; pair++, weights += 2) {
+                const size_t second = 2 * pair + 1 < step->channels ? stride_c : 0; /* odd: its weight is 0 */
+                const P both = v_pair(v_load(from), v_load(from + second));
+                UNROLL for (int32_t o = 0; o < outputs; o++)
+                    sum[o] = w_add_products(sum[o], both, weights + (size_t)o * output_weights);
+                from += 2 * stride_c;
+            }
+        }
+    for (int32_t o = 0; o < outputs; o++) finish(&step->program, context->arena, first + o, y, x, sum[o]);
+}
+
+static void direct(const bw_direct *step, const bw_context *context, int32_t number) {
+    const bw_cut *cut = &step->cut;
+    const int32_t part = number % cut->parts, strip = number / cut->parts % cut->strips;
+    const int32_t y = number / cut->parts / cut->strips, from = strip * cut->strip_tiles;
+    const int32_t columns = step->output_width - from, first = part * cut->part_outputs;
+    const int32_t to = from + (columns < cut->strip_tiles ? columns : cut->strip_tiles);
+    const int32_t left = step->outputs - first, last = first + (left < cut->part_outputs ? left : cut->part_outputs);
+    for (int32_t x = from; x < to; x++) {
+        int32_t o = first;
+        for (; o + 4 <= last; o += 4) multiply_window(step, context, y, x, o, 4);
+        for (; o < last; o++) multiply_window(step, context, y, x, o, 1);
+    }
+}
+
+/* ------------------------------------------------------------------ pooling */
+
+/* floor((2 sum + count) / (2 count)), lane by lane: the mean, halves rounded up. count is 1..9 and |sum| <= 9 * 2^15, so
+ * the float quotient is off by less than 1 and one correction makes it exact. */
+INLINE W rounded_mean(W sum, const int32_t *count) {
+    int32_t value[BW_LANES];
+    w_store(value, sum);
+    for (int32_t lane = 0; lane < BW_LANES; lane++) {
+        const int32_t above = 2 * value[lane] + count[lane], below = 2 * count[lane];
+        int32_t quotient = (int32_t)((float)above / (float)below);
+        const int32_t rest = above - quotient * below;
+        quotient += (rest >= below) - (rest < 0);
+        value[lane] = quotient;
+    }
+    return w_load(value);
+}
+
+INLINE W pool_sum(const int16_t *from, size_t row_stride) {
+    W sum = w_set(0);
+    for (int32_t v = 0; v < 3; v++, from += row_stride)
+        for (int32_t u = 0; u < 3; u++) sum = w_add(sum, w_widen(v_load(from + u * BW_LANES)));
+    return sum;
+}
+
+INLINE W pool_binomial(const int16_t *from, size_t row_stride) {
+    W sum[3];
+    for (int32_t v = 0; v < 3; v++, from += row_stride) {
+        const W middle = w_widen(v_load(from + BW_LANES));
+        sum[v] = w_add(w_add(w_widen(v_load(from)), w_widen(v_load(from + 2 * BW_LANES))), w_add(middle, middle));
+    }
+    return w_shift(w_add(w_add(w_add(sum[0], sum[2]), w_add(sum[1], sum[1])), w_set(8)), 4);
+}
+
+INLINE W pool_max(const bw_pool *step, const int16_t *from, size_t row_stride, int32_t y, int32_t x) {
+    V largest = v_set(INT16_MIN);
+    for (int32_t v = 0; v < 3; v++, from += row_stride) {
+        const V row = v_load(step->row_inside + (v * step->output_height + y) * BW_LANES);
+        for (int32_t u = 0; u < 3; u++) {
+            const V inside = v_and(row, v_load(step->column_inside + (u * step->output_width + x) * BW_LANES));
+            const V value = v_load(from + u * BW_LANES);
+            largest = v_max(largest, v_select(inside, value, v_set(INT16_MIN)));
+        }
+    }
+    return w_widen(largest);
+}
+
+INLINE void count_inside(const bw_pool *step, int32_t y, int32_t x, int32_t *count) {
+    for (int32_t lane = 0; lane < BW_LANES; lane++) {
+        int32_t rows = 0, columns = 0;
+        for (int32_t k = 0; k < 3; k++) {
+            rows -= step->row_inside[(k * step->output_height + y) * BW_LANES + lane];
+            columns -= step->column_inside[(k * step->output_width + x) * BW_LANES + lane];
+        }
+        count[lane] = rows * columns > 0 ? rows * columns : 1; /* a lane outside the picture is never looked at */
+    }
+}
+
+static void pool(const bw_pool *step, const bw_context *context, int32_t channel) {
+    const bw_plane *in = step->input;
+    const size_t row_stride = in->row_stride * BW_LANES;
+    for (int32_t y = 0; y < step->output_height; y++)
+        for (int32_t x = 0; x < step->output_width; x++) {
+            W value = w_set(0); /* channels past the input's are 0 */
+            if (channel < step->channels) {
+                const ptrdiff_t at = bw_step(in, 2 * y - step->top, 2 * x - step->left);
+                const int16_t *from =
+                    int16_plane(in, context->arena) + ((ptrdiff_t)bw_inner(in, channel) + at) * BW_LANES;
+                int32_t count[BW_LANES];
+                switch ((bw_pool_kind)step->kind) {
+                case BW_BINOMIAL: value = pool_binomial(from, row_stride); break;
+                case BW_MAX: value = pool_max(step, from, row_stride, y, x); break;
+                case BW_MEAN:
+                    for (int32_t lane = 0; lane < BW_LANES; lane++) count[lane] = 9;
+                    value = rounded_mean(pool_sum(from, row_stride), count);
+                    break;
+                case BW_MEAN_REAL:
+                    count_inside(step, y, x, count);
+                    value = rounded_mean(pool_sum(from, row_stride), count);
+                    break;
+                }
+            }
+            finish(&step->program, context->arena, channel, y, x, value);
+        }
+}
+
+/* ------------------------------------------------------------------ one value to one value */
+
+INLINE W plane_value(const bw_plane *plane, const char *arena, size_t vector) {
+    if (plane->bytes == 4) return w_load((const int32_t *)(const void *)(arena + plane->offset) + vector * BW_LANES);
+    return w_widen(v_load(int16_plane(plane, arena) + vector * BW_LANES));
+}
+
+static void map(const bw_map *step, const bw_context *context, int32_t channel) {
+    const W zero = w_set(step->zero != NULL ? step->zero[channel] : 0);
+    for (int32_t y = 0; y < step->input->block_height; y++)
+        for (int32_t x = 0; x < step->input->block_width; x++) {
+            const size_t vector = bw_inner(step->input, channel) + (size_t)bw_step(step->input, y, x);
+            const W value = w_add(plane_value(step->input, context->arena, vector), zero);
+            finish(&step->program, context->arena, channel, y, x, value);
+        }
+}
+
+static void gather(const bw_gather *step, const bw_context *context, int32_t channel) {
+    const int32_t *from = step->from;
+    for (int32_t vector = 0; vector < step->vectors; vector++, from += BW_LANES) {
+        int32_t lanes[BW_LANES];
+        if (step->input == NULL) {
+            const uint8_t *given = context->pixels + (size_t)channel * step->channel_stride;
+            for (int32_t lane = 0; lane < BW_LANES; lane++) {
+                const int inside = from[lane] >= 0 && step->picture[lane] < context->pictures;
+                lanes[lane] = inside ? given[step->picture[lane] * step->picture_stride + (size_t)from[lane]] : 0;
+            }
+        } else if (step->input->bytes == 4) {
+            const int32_t *given = (const int32_t *)(const void *)(context->arena + step->input->offset);
+            given += (size_t)channel * step->channel_stride;
+            for (int32_t lane = 0; lane < BW_LANES; lane++) lanes[lane] = from[lane] >= 0 ? given[from[lane]] : 0;
+        } else {
+            const int16_t *given = int16_plane(step->input, context->arena) + (size_t)channel * step->channel_stride;
+            for (int32_t lane = 0; lane < BW_LANES; lane++) lanes[lane] = from[lane] >= 0 ? given[from[lane]] : 0;
+        }
+        finish(&step->program, context->arena, channel, vector / step->columns, vector % step->columns, w_load(lanes));
+    }
+}
+
+/* ------------------------------------------------------------------ sums over all positions */
+
+/* Entry (k, j) of the tables is the sum of total[4 k + i] where bit i of j is set, else of -total[4 k + i]. */
+static void make_sum_tables(const int32_t *total, int32_t channels, int32_t *tables) {
+    for (int32_t c = 0; c < channels; c += 4, tables += 16) {
+        tables[0] = 0;
+        for (int32_t k = 0; k < 4 && c + k < channels; k++) tables[0] -= total[c + k];
+        for (int32_t k = 0; k < 4; k++) {
+            const int32_t twice = c + k < channels ? 2 * total[c + k] : 0;
+            for (int32_t j = 0; j < 1 << k; j++) tables[j + (1 << k)] = tables[j] + twice;
+        }
+    }
+}
+
+static int32_t one_sum(const bw_sum *step, const int32_t *total, const int32_t *tables, int32_t output) {
+    const int32_t channels = step->input->channels;
+    int32_t sum = 0;
+    if (step->bits != NULL) {
+        const int32_t groups = (channels + 3) / 4;
+        const uint8_t *bits = step->bits + (size_t)output * (size_t)((groups + 1) / 2);
+        for (int32_t k = 0; k < groups; k++) sum += tables[16 * k + (bits[k / 2] >> (k % 2 * 4) & 15)];
+        return sum;
+    }
+    if (step->weights == NULL) return total[output];
+    const int8_t *weights = step->weights + (size_t)output * (size_t)channels;
+    for (int32_t c = 0; c < channels; c++) sum += weights[c] * total[c];
+    return sum;
+}
+
+static void sum(const bw_sum *step, const bw_context *context) {
+    const bw_plane *in = step->input;
+    const int32_t lanes_each = BW_LANES / in->grid.pictures;
+    int32_t *totals = (int32_t *)(void *)context->scratch; /* (pictures, channels) */
+    int32_t *sums = totals + in->grid.pictures * in->channels; /* (outputs, BW_LANES) */
+    int32_t *tables = sums + step->outputs * BW_LANES;
+    for (int32_t c = 0; c < in->channels; c++) {
+        W all = w_set(0);
+        for (int32_t y = 0; y < in->block_height; y++)
+            for (int32_t x = 0; x < in->block_width; x++)
+                all = w_add(all, plane_value(in, context->arena, bw_inner(in, c) + (size_t)bw_step(in, y, x)));
+        int32_t lanes[BW_LANES];
+        w_store(lanes, all);
+        for (int32_t p = 0; p < in->grid.pictures; p++) {
+            int32_t total = 0;
+            for (int32_t lane = p * lanes_each; lane < (p + 1) * lanes_each; lane++) total += lanes[lane];
+            totals[p * in->channels + c] = total;
+        }
+    }
+    memset(sums, 0, (size_t)step->outputs * BW_LANES * sizeof *sums);
+    for (int32_t p = 0; p < in->grid.pictures; p++) {
+        const int32_t *total = totals + p * in->channels;
+        if (step->bits != NULL) make_sum_tables(total, in->channels, tables);
+        for (int32_t o = 0; o < step->outputs; o++)
+            sums[o * BW_LANES + p * lanes_each] = one_sum(step, total, tables, o);
+    }
+    for (int32_t o = 0; o < step->outputs; o++)
+        finish(&step->program, context->arena, o, 0, 0, w_load(sums + o * BW_LANES));
+}

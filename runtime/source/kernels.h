@@ -1,0 +1,169 @@
+/* What a kernel set computes: the steps of a plan, each cut into items that may run in any order on any thread.
+ *
+ * Each step makes vectors of sums and hands them to a program: the elementwise nodes that follow (requantise, add), and
+ * where results are stored. So a convolution's sums never leave the cache before they are codes again.
+ */
+#ifndef BW_KERNELS_H
+#define BW_KERNELS_H
+
+#include "layout.h"
+
+/* ------------------------------------------------------------------ programs */
+
+/* What an instruction does to the values x of a tile. The first four are ways of computing the same requantise,
+ * x = clamp((multiplier * x + offset) >> shift, low, high), where x is wide: finish.h says which one keeps within int32. */
+typedef enum {
+    BW_SHIFT,
+    BW_MULTIPLY,
+    BW_SPLIT,
+    BW_WIDE,
+    BW_KEEP,      /* kept[slot] = x, */
+    BW_AGAIN,     /* x = kept[slot]: a tensor once more, for its second reader */
+    BW_ADD_PLANE, /* x = clamp(x + plane, int16) */
+    BW_STORE      /* plane = x - zero, with its halo, where the plane has int16; plane = x where it has int32 */
+} bw_action;
+
+#define BW_MAX_KEPT 4
+
+typedef struct {
+    bw_action action;
+    int32_t shift, low, high;
+    int32_t split;                      /* BW_SPLIT: bits of the lower half */
+    int32_t slot;                       /* BW_KEEP, BW_AGAIN: below BW_MAX_KEPT */
+    int32_t narrow;                     /* requantise: products of int16 do for every x that is int16 */
+    const int32_t *multiplier, *offset; /* (channels) */
+    const int32_t *zero;                /* (channels) for the codes that a convolution reads; NULL for 0 */
+    const bw_plane *plane;
+} bw_instruction;
+
+typedef struct {
+    const bw_instruction *instructions;
+    int32_t count;
+} bw_program;
+
+/* ------------------------------------------------------------------ steps */
+
+#define BW_MAX_TILE 4    /* vectors of a tile */
+#define BW_MAX_GROUP 5   /* channels that share a table: 2^5 sums */
+#define BW_MAX_TAPS 12   /* lookups for one index: 12 * 5 bits in a 64-bit word */
+#define BW_INDEX_SLACK 8 /* bytes that may be read past the last index */
+
+/* How 1-bit weights become indices. For a group of channels and each of their positions there is a table of all sums of
+ * +-x; a weight's sign is a bit of the index. A set of groups is looked up together: one group under a window of
+ * several taps, several groups under a window of one. Its lookups, (groups * window * window), are cut into chunks;
+ * index (set, chunk, output) holds the chunk's lookups, `group` bits each, the first lowest. */
+typedef struct {
+    int32_t channels, outputs, window;
+    int32_t group;       /* channels of a group: 4 or 5; the last group may have fewer */
+    int32_t set_groups;  /* groups of a set; the last set may have fewer */
+    int32_t sets;
+    int32_t chunks;      /* of a set */
+    int32_t chunk_taps;  /* lookups of a chunk; the last may have fewer */
+    int32_t index_bytes; /* of one index, little-endian, at most 8 */
+} bw_index_form;
+
+typedef enum { BW_TILE_1X1, BW_TILE_2X2, BW_TILE_4X1 } bw_tile;
+
+static inline int32_t bw_tile_rows(bw_tile tile) { return tile == BW_TILE_1X1 ? 1 : tile == BW_TILE_2X2 ? 2 : 4; }
+static inline int32_t bw_tile_columns(bw_tile tile) { return tile == BW_TILE_2X2 ? 2 : 1; }
+
+/* A convolution's work: item number = (tile row * strips + strip) * parts + part. */
+typedef struct {
+    int32_t tile_rows, strips, parts;
+    int32_t strip_tiles;  /* tiles along x of a strip; the last may have fewer */
+    int32_t part_outputs; /* output channels of a part; the last may have fewer */
+} bw_cut;
+
+typedef struct {
+    const bw_plane *input;
+    int32_t output_height, output_width; /* vectors of a block of the result */
+    int32_t stride, top, left;
+    bw_tile tile;
+    bw_cut cut;
+    bw_index_form form;
+    const uint8_t *indices;
+    int32_t table_positions;            /* general window: tables of a set, each 32 << group bytes */
+    bw_program program;
+} bw_lookup;
+
+typedef struct {
+    const bw_plane *input;
+    int32_t output_height, output_width, stride, top, left, window, channels, outputs;
+    bw_cut cut;             /* tiles of 1x1 */
+    const int16_t *weights; /* (outputs, window * window, channels rounded up to 2) */
+    bw_program program;
+} bw_direct;
+
+typedef struct {
+    const bw_plane *input; /* int16 */
+    int32_t kind;          /* bw_pool_kind */
+    int32_t top, left, channels, output_height, output_width;
+    const int16_t *row_inside, *column_inside; /* (3, output_height, BW_LANES), (3, output_width, BW_LANES): -1 where the */
+                                               /* window's row or column lies in the picture, else 0 */
+    bw_program program;
+} bw_pool;
+
+typedef struct {
+    const bw_plane *input;
+    const int32_t *zero; /* (channels) to add to what the plane holds, or NULL */
+    bw_program program;
+} bw_map;
+
+/* Any values in any order: from pictures as they come, or from a plane of another layout. */
+typedef struct {
+    const bw_plane *input; /* NULL: the pictures */
+    int32_t channels;
+    size_t channel_stride; /* values */
+    int32_t vectors, columns; /* of a block of the result, and in a row of it */
+    const int32_t *from;   /* (vectors, BW_LANES): where in the first channel's values, or -1 for 0 */
+    const uint8_t *picture; /* (BW_LANES): which of the pictures run together */
+    size_t picture_stride;  /* values, where the input is the pictures */
+    bw_program program;
+} bw_gather;
+
+/* Sums over all positions: of sums, or of codes and then a 1x1 convolution, which commutes with the sum. */
+typedef struct {
+    const bw_plane *input;
+    const uint8_t *bits;    /* 1-bit weights (outputs, channels rounded up to 4) in nibbles, 1 is +1; or NULL */
+    const int8_t *weights;  /* 8-bit weights (outputs, channels); or NULL: no convolution */
+    int32_t outputs;
+    bw_program program;
+} bw_sum;
+
+/* ------------------------------------------------------------------ running */
+
+typedef enum { BW_TABLES, BW_LOOKUPS, BW_SPILLS, BW_FINISHING, BW_PARTS } bw_part;
+
+/* What a thread works with. */
+typedef struct {
+    char *arena;     /* the planes */
+    char *scratch;   /* of this thread */
+    const uint8_t *pixels;
+    int32_t pictures; /* run together, at most grid.pictures */
+    double *seconds; /* (BW_PARTS) to add to, or NULL */
+} bw_context;
+
+typedef struct {
+    const char *name;
+    void (*lookup)(const bw_lookup *step, const bw_context *context, int32_t item);
+    void (*direct)(const bw_direct *step, const bw_context *context, int32_t item);
+    void (*pool)(const bw_pool *step, const bw_context *context, int32_t channel);
+    void (*map)(const bw_map *step, const bw_context *context, int32_t channel);
+    void (*gather)(const bw_gather *step, const bw_context *context, int32_t channel);
+    void (*sum)(const bw_sum *step, const bw_context *context);
+} bw_kernels;
+
+/* Bytes of scratch that an item takes. */
+size_t bw_lookup_scratch(const bw_lookup *step);
+size_t bw_sum_scratch(const bw_sum *step);
+
+#define BW_KERNEL_SET(name, condition) extern const bw_kernels bw_kernels_##name;
+#include "kernels.inc"
+#undef BW_KERNEL_SET
+
+/* The kernel set of that name, or the best where it is NULL; NULL where there is none that this processor can run. */
+const bw_kernels *bw_find_kernels(const char *name);
+
+double bw_seconds(void); /* of a clock that only moves forward */
+
+#endif

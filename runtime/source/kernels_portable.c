@@ -1,0 +1,154 @@
+/* Kernel set in plain C11: loops over lanes that a compiler turns into whatever vectors its target has. */
+#define KERNELS portable
+#include <stdint.h>
+#include <string.h>
+
+#include "layout.h"
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
+#else
+#define INLINE static inline
+#define NOINLINE
+#endif
+#define UNROLL
+
+typedef struct {
+    int16_t lane[BW_LANES];
+} V;
+typedef struct {
+    int32_t lane[BW_LANES];
+} W;
+typedef struct {
+    V a, b;
+} P;
+
+#define FETCH(address) ((void)(address))
+#define EACH_LANE for (int32_t l = 0; l < BW_LANES; l++)
+
+INLINE V v_set(int16_t x) {
+    V r;
+    EACH_LANE r.lane[l] = x;
+    return r;
+}
+INLINE V v_load(const int16_t *from) {
+    V r;
+    memcpy(r.lane, from, sizeof r.lane);
+    return r;
+}
+INLINE void v_store(int16_t *to, V x) { memcpy(to, x.lane, sizeof x.lane); }
+INLINE V v_add(V a, V b) {
+    EACH_LANE a.lane[l] = (int16_t)(a.lane[l] + b.lane[l]);
+    return a;
+}
+INLINE V v_add_saturating(V a, V b) {
+    EACH_LANE {
+        const int32_t sum = a.lane[l] + b.lane[l];
+        a.lane[l] = (int16_t)(sum > INT16_MAX ? INT16_MAX : sum < INT16_MIN ? INT16_MIN : sum);
+    }
+    return a;
+}
+INLINE V v_subtract(V a, V b) {
+    EACH_LANE a.lane[l] = (int16_t)(a.lane[l] - b.lane[l]);
+    return a;
+}
+INLINE V v_absolute(V a) {
+    EACH_LANE a.lane[l] = (int16_t)(a.lane[l] < 0 ? -a.lane[l] : a.lane[l]);
+    return a;
+}
+INLINE V v_max(V a, V b) {
+    EACH_LANE a.lane[l] = a.lane[l] > b.lane[l] ? a.lane[l] : b.lane[l];
+    return a;
+}
+INLINE V v_min(V a, V b) {
+    EACH_LANE a.lane[l] = a.lane[l] < b.lane[l] ? a.lane[l] : b.lane[l];
+    return a;
+}
+INLINE V v_and(V a, V b) {
+    EACH_LANE a.lane[l] = (int16_t)(a.lane[l] & b.lane[l]);
+    return a;
+}
+INLINE V v_select(V mask, V yes, V no) {
+    EACH_LANE yes.lane[l] = mask.lane[l] ? yes.lane[l] : no.lane[l];
+    return yes;
+}
+INLINE int v_any_full(V a) {
+    int full = 0;
+    EACH_LANE full |= a.lane[l] == INT16_MAX;
+    return full;
+}
+INLINE V v_shuffle(V a, const bw_shuffle *shuffle) {
+    V r;
+    EACH_LANE r.lane[l] = shuffle->source[l] == BW_OUTSIDE ? 0 : a.lane[shuffle->source[l]];
+    return r;
+}
+
+INLINE W w_set(int32_t x) {
+    W r;
+    EACH_LANE r.lane[l] = x;
+    return r;
+}
+INLINE W w_load(const int32_t *from) {
+    W r;
+    memcpy(r.lane, from, sizeof r.lane);
+    return r;
+}
+INLINE void w_store(int32_t *to, W x) { memcpy(to, x.lane, sizeof x.lane); }
+INLINE W w_recall(const int32_t *from) { return w_load(from); }
+INLINE void w_keep(int32_t *to, W x) { w_store(to, x); }
+INLINE W w_widen(V a) {
+    W r;
+    EACH_LANE r.lane[l] = a.lane[l];
+    return r;
+}
+/* Saturates. */
+INLINE V v_narrow(W x) {
+    V r;
+    EACH_LANE r.lane[l] = (int16_t)(x.lane[l] > INT16_MAX ? INT16_MAX : x.lane[l] < INT16_MIN ? INT16_MIN : x.lane[l]);
+    return r;
+}
+/* Products of int16, the second given as int32. */
+INLINE W v_multiply(V a, int32_t b) {
+    W r;
+    EACH_LANE r.lane[l] = a.lane[l] * b;
+    return r;
+}
+/* Through unsigned, as vectors do it: a lane outside the picture may hold anything, and wrap. */
+INLINE W w_add(W a, W b) {
+    EACH_LANE a.lane[l] = (int32_t)((uint32_t)a.lane[l] + (uint32_t)b.lane[l]);
+    return a;
+}
+INLINE W w_multiply(W a, W b) {
+    EACH_LANE a.lane[l] = (int32_t)((uint32_t)a.lane[l] * (uint32_t)b.lane[l]);
+    return a;
+}
+INLINE W w_multiply_narrow(W a, int32_t b) {
+    EACH_LANE a.lane[l] = (int32_t)((uint32_t)a.lane[l] * (uint32_t)b);
+    return a;
+}
+INLINE W w_and(W a, W b) {
+    EACH_LANE a.lane[l] &= b.lane[l];
+    return a;
+}
+INLINE W w_min(W a, W b) {
+    EACH_LANE a.lane[l] = a.lane[l] < b.lane[l] ? a.lane[l] : b.lane[l];
+    return a;
+}
+INLINE W w_max(W a, W b) {
+    EACH_LANE a.lane[l] = a.lane[l] > b.lane[l] ? a.lane[l] : b.lane[l];
+    return a;
+}
+INLINE W w_shift(W a, int32_t right) {
+    EACH_LANE a.lane[l] >>= right;
+    return a;
+}
+
+INLINE P v_pair(V a, V b) { return (P){a, b}; }
+/* sum + a * weights[0] + b * weights[1], lane by lane. */
+INLINE W w_add_products(W sum, P pair, const int16_t *weights) {
+    EACH_LANE sum.lane[l] += pair.a.lane[l] * weights[0] + pair.b.lane[l] * weights[1];
+    return sum;
+}
+
+#include "kernel_bodies.h"

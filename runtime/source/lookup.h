@@ -1,0 +1,399 @@
+/* Convolutions of 1-bit weights by tables of sums ("method of the four Russians", Arlazarov et al. 1970).
+ *
+ * For `group` channels of one vector of pixels there is a table of the 2^group vectors +-x0 +-x1 ...; the bits of the
+ * weights are the index into it. One load and one addition then serve group * BW_LANES weights. The tables of a position
+ * serve every tap of the window that meets it, and every output channel.
+ *
+ * Sums are int16 as long as they can be: |sum| <= the sum of |x| over the window so far, whatever the weights. That bound
+ * is kept for each pixel, and before it could pass 32767 the sums are added to int32 ones and start again at 0. A value
+ * of the table is at most group * 511, the sums of one chunk at most 12 * 5 * 511 = 30660.
+ */
+
+/* Entry j of the table at `table` is the sum over k < channels of x_k where bit k of j is set, else -x_k.
+ * x: the vectors, `stride` values apart. Returns the sum of |x_k|, int16. */
+INLINE V make_table(const int16_t *x, size_t stride, char *table, const int32_t channels) {
+    V twice[BW_MAX_GROUP], entry[8], lowest = v_set(0), reach = v_set(0);
+    UNROLL for (int32_t k = 0; k < channels; k++) {
+        const V value = v_load(x + (size_t)k * stride);
+        lowest = v_subtract(lowest, value);
+        reach = v_add(reach, v_absolute(value));
+        twice[k] = v_add(value, value);
+    }
+    const int32_t lower = channels < 3 ? channels : 3; /* bits of j below those that `more` covers */
+    entry[0] = lowest;
+    UNROLL for (int32_t k = 0; k < lower; k++)
+        UNROLL for (int32_t j = 0; j < 1 << k; j++) entry[j + (1 << k)] = v_add(entry[j], twice[k]);
+    UNROLL for (int32_t j = 0; j < 1 << lower; j++) {
+        v_store((int16_t *)(void *)(table + j * VECTOR), entry[j]);
+        if (channels > 3) v_store((int16_t *)(void *)(table + (8 + j) * VECTOR), v_add(entry[j], twice[3]));
+        if (channels > 4) {
+            const V upper = v_add(entry[j], twice[4]);
+            v_store((int16_t *)(void *)(table + (16 + j) * VECTOR), upper);
+            v_store((int16_t *)(void *)(table + (24 + j) * VECTOR), v_add(upper, twice[3]));
+        }
+    }
+    return reach;
+}
+
+/* A column of `rows` tables, one above the other in memory and in the picture. */
+NOINLINE static void make_column(const int16_t *x, size_t row_stride, size_t stride, char *table, V *reach, int32_t rows,
+                                 int32_t group, int32_t channels) {
+    for (int32_t row = 0; row < rows; row++, x += row_stride, table += VECTOR << group) {
+        switch (channels) {
+        case 1: reach[row] = make_table(x, stride, table, 1); break;
+        case 2: reach[row] = make_table(x, stride, table, 2); break;
+        case 3: reach[row] = make_table(x, stride, table, 3); break;
+        case 4: reach[row] = make_table(x, stride, table, 4); break;
+        default: reach[row] = make_table(x, stride, table, 5); break;
+        }
+    }
+}
+
+INLINE uint64_t load_index(const uint8_t *index) {
+    uint64_t word;
+    memcpy(&word, index, sizeof word);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    return word;
+}
+
+/* What an item works on, and where in its thread's scratch. */
+typedef struct {
+    int32_t y, x, tiles; /* first output vector; tiles along x */
+    int32_t first, outputs;
+    char *tables;
+    int16_t *sums;    /* (tiles, outputs, tile vectors, BW_LANES) */
+    int32_t *wide;    /* the same */
+    V *bound;         /* (tiles, tile vectors) */
+    V *reach;         /* (positions) */
+    uint8_t *spilled; /* (tiles) */
+} lookup_item;
+
+INLINE lookup_item open_item(const bw_lookup *step, const bw_context *context, int32_t number) {
+    const bw_cut *cut = &step->cut;
+    const int32_t rows = bw_tile_rows(step->tile), columns = bw_tile_columns(step->tile);
+    const int32_t part = number % cut->parts, strip = number / cut->parts % cut->strips;
+    const int32_t tiles = step->output_width / columns - strip * cut->strip_tiles;
+    const int32_t outputs = step->form.outputs - part * cut->part_outputs;
+    lookup_item item;
+    item.y = number / cut->parts / cut->strips * rows;
+    item.x = strip * cut->strip_tiles * columns;
+    item.tiles = tiles < cut->strip_tiles ? tiles : cut->strip_tiles;
+    item.first = part * cut->part_outputs;
+    item.outputs = outputs < cut->part_outputs ? outputs : cut->part_outputs;
+    const size_t vectors = (size_t)(cut->strip_tiles * rows * columns), sums = vectors * (size_t)cut->part_outputs;
+    char *scratch = context->scratch; /* in the order of bw_lookup_scratch */
+    item.tables = scratch;
+    scratch += (size_t)step->table_positions * (VECTOR << step->form.group);
+    item.reach = (V *)(void *)scratch;
+    scratch += (size_t)step->table_positions * VECTOR;
+    item.bound = (V *)(void *)scratch;
+    scratch += vectors * VECTOR;
+    item.sums = (int16_t *)(void *)scratch;
+    scratch += sums * VECTOR;
+    item.wide = (int32_t *)(void *)scratch;
+    scratch += sums * 2 * VECTOR;
+    item.spilled = (uint8_t *)scratch;
+    memset(item.bound, 0, vectors * VECTOR);
+    memset(item.sums, 0, (size_t)(item.tiles * item.outputs * rows * columns) * VECTOR);
+    memset(item.spilled, 0, (size_t)cut->strip_tiles);
+    return item;
+}
+
+/* Add the int16 sums of a tile to its int32 ones, and start again. */
+static void spill(lookup_item *item, int32_t tile, int32_t vectors) {
+    const size_t count = (size_t)(item->outputs * vectors), start = (size_t)tile * count * BW_LANES;
+    int16_t *sums = item->sums + start;
+    int32_t *wide = item->wide + start;
+    for (size_t k = 0; k < count; k++, sums += BW_LANES, wide += BW_LANES) {
+        const W more = w_widen(v_load(sums));
+        w_keep(wide, item->spilled[tile] ? w_add(w_recall(wide), more) : more);
+        v_store(sums, v_set(0));
+    }
+    for (int32_t i = 0; i < vectors; i++) item->bound[tile * vectors + i] = v_set(0);
+    item->spilled[tile] = 1;
+}
+
+/* Before sums of at most `more` are added to a tile: spill it if they could pass int16. */
+INLINE void keep_bound(lookup_item *item, int32_t tile, const V *more, const int32_t vectors) {
+    V *bound = item->bound + tile * vectors;
+    V largest = v_set(0);
+    UNROLL for (int32_t i = 0; i < vectors; i++) largest = v_max(largest, v_add_saturating(bound[i], more[i]));
+    if (v_any_full(largest)) spill(item, tile, vectors);
+    UNROLL for (int32_t i = 0; i < vectors; i++) bound[i] = v_add_saturating(bound[i], more[i]);
+}
+
+/* Ask for the lines of planes that a channel to come will read and write: a store that misses holds up all behind it. */
+INLINE void fetch_ahead(const bw_program *program, const char *arena, int32_t channel, int32_t y, int32_t x, const int32_t rows,
+                        int32_t columns) {
+    for (const bw_instruction *in = program->instructions; in < program->instructions + program->count; in++) {
+        if (in->plane == NULL || in->plane->bytes != 2 || channel >= in->plane->channels) continue;
+        const char *inner = arena + in->plane->offset + bw_inner(in->plane, channel) * VECTOR;
+        UNROLL for (int32_t row = 0; row < rows; row++) {
+            const char *from = inner + bw_step(in->plane, y + row, x) * VECTOR;
+            for (int32_t line = 0; line < columns * VECTOR; line += 64) FETCH(from + line);
+        }
+    }
+}
+
+/* Channel by channel, so that whole rows of a plane are read and written at a time. */
+INLINE void finish_tiles(const bw_lookup *step, const bw_context *context, lookup_item *item, const int32_t rows,
+                         const int32_t columns) {
+    const int32_t vectors = rows * columns;
+    const size_t next_tile = (size_t)(item->outputs * vectors) * BW_LANES;
+    for (int32_t o = 0; o < item->outputs; o++) {
+        const size_t first = (size_t)(o * vectors) * BW_LANES;
+        fetch_ahead(&step->program, context->arena, item->first + o + 2, item->y, item->x, rows, item->tiles * columns);
+        for (int32_t tile = 0; tile < item->tiles; tile++) {
+            const int16_t *sums = item->sums + first + (size_t)tile * next_tile;
+            const int32_t *wide = item->wide + first + (size_t)tile * next_tile;
+            values value;
+            UNROLL for (int32_t i = 0; i < vectors; i++) value.narrow[i] = v_load(sums + i * BW_LANES);
+            value.is_wide = item->spilled[tile];
+            if (value.is_wide)
+                UNROLL for (int32_t i = 0; i < vectors; i++)
+                    value.wide[i] = w_add(w_widen(value.narrow[i]), w_recall(wide + i * BW_LANES));
+            const int32_t x = item->x + tile * columns;
+            if (vectors == 1) finish_1x1(&step->program, context->arena, item->first + o, item->y, x, &value);
+            else if (columns == 2) finish_2x2(&step->program, context->arena, item->first + o, item->y, x, &value);
+            else finish_4x1(&step->program, context->arena, item->first + o, item->y, x, &value);
+        }
+    }
+}
+
+INLINE void count_time(const bw_context *context, bw_part part, double *since) {
+    if (context->seconds == NULL) return;
+    const double now = bw_seconds();
+    context->seconds[part] += now - *since;
+    *since = now;
+}
+
+/* ------------------------------------------------------------------ 3 x 3 */
+
+/* Add a chunk's lookups to the sums of one tile, for `outputs` channels. The tables stand column by column in a ring of
+ * as many columns as a tile's window has; `phase` is the slot of its first. Everything but the index is a constant. */
+INLINE void look_up_3x3(const char *tables, const uint8_t *index, int16_t *sums, int32_t outputs, const int32_t rows,
+                        const int32_t columns, const int32_t stride, const int32_t group, const int32_t phase) {
+    const int32_t high = (rows - 1) * stride + 3, ring = (columns - 1) * stride + 3, vectors = rows * columns;
+    const int32_t index_bytes = (9 * group + 7) / 8;
+    const uint64_t mask = (((uint64_t)1 << group) - 1) * VECTOR;
+    for (int32_t o = 0; o < outputs; o++, index += index_bytes, sums += vectors * BW_LANES) {
+        const uint64_t word = load_index(index);
+        const char *entry[9];
+        UNROLL for (int32_t t = 0; t < 9; t++) {
+            const int32_t right = group * t - 5; /* 2^5 = VECTOR */
+            entry[t] = tables + ((right >= 0 ? word >> (right & 63) : word << (-right & 63)) & mask);
+        }
+        V sum[BW_MAX_TILE];
+        UNROLL for (int32_t i = 0; i < vectors; i++) sum[i] = v_load(sums + i * BW_LANES);
+        UNROLL for (int32_t t = 0; t < 9; t++) {
+            UNROLL for (int32_t i = 0; i < vectors; i++) {
+                const int32_t row = t / 3 + i / columns * stride;
+                const int32_t slot = (t % 3 + i % columns * stride + phase) % ring;
+                const int32_t at = (slot * high + row) * (VECTOR << group);
+                sum[i] = v_add(sum[i], v_load((const int16_t *)(const void *)(entry[t] + at)));
+            }
+        }
+        UNROLL for (int32_t i = 0; i < vectors; i++) v_store(sums + i * BW_LANES, sum[i]);
+    }
+}
+
+typedef void look_up_function(const char *tables, const uint8_t *index, int16_t *sums, int32_t outputs);
+
+INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t number,
+                       look_up_function *const *look_up, const int32_t rows, const int32_t columns,
+                       const int32_t stride, const int32_t group) {
+    const int32_t high = (rows - 1) * stride + 3, ring = (columns - 1) * stride + 3, vectors = rows * columns;
+    const int32_t overlap = ring - columns * stride; /* columns of tables that the next tile uses again */
+    const bw_index_form *form = &step->form;
+    const size_t row_stride = step->input->row_stride * BW_LANES, stride_c = step->input->channel_stride * BW_LANES;
+    const int16_t *input = (const int16_t *)(const void *)(context->arena + step->input->offset);
+    lookup_item item = open_item(step, context, number);
+    const ptrdiff_t corner = bw_step(step->input, item.y * stride - step->top, item.x * stride - step->left);
+    double since = context->seconds != NULL ? bw_seconds() : 0;
+    for (int32_t set = 0; set < form->sets; set++) {
+        const int32_t left = form->channels - set * group, channels = left < group ? left : group;
+        const int16_t *x = input + ((ptrdiff_t)bw_inner(step->input, set * group) + corner) * BW_LANES;
+        const uint8_t *index =
+            step->indices + ((size_t)set * (size_t)form->outputs + (size_t)item.first) * (size_t)form->index_bytes;
+        int32_t phase = 0;
+        for (int32_t tile = 0; tile < item.tiles; tile++) {
+            for (int32_t column = tile > 0 ? overlap : 0; column < ring; column++) {
+                const int32_t slot = (phase + column) % ring;
+                make_column(x + (size_t)(tile * columns * stride + column) * BW_LANES, row_stride, stride_c,
+                            item.tables + (size_t)(slot * high) * (VECTOR << group), item.reach + slot * high, high,
+                            group, channels);
+            }
+            V more[BW_MAX_TILE];
+            UNROLL for (int32_t i = 0; i < vectors; i++) {
+                more[i] = v_set(0);
+                UNROLL for (int32_t column = 0; column < 3; column++) {
+                    const V *from = item.reach + (column + i % columns * stride + phase) % ring * high;
+                    UNROLL for (int32_t row = 0; row < 3; row++)
+                        more[i] = v_add(more[i], from[row + i / columns * stride]);
+                }
+            }
+            count_time(context, BW_TABLES, &since);
+            keep_bound(&item, tile, more, vectors);
+            count_time(context, BW_SPILLS, &since);
+            look_up[phase](item.tables, index, item.sums + (size_t)(tile * item.outputs * vectors) * BW_LANES,
+                           item.outputs);
+            count_time(context, BW_LOOKUPS, &since);
+            phase = (phase + columns * stride) % ring;
+        }
+    }
+    finish_tiles(step, context, &item, rows, columns);
+    count_time(context, BW_FINISHING, &since);
+}
+
+/* The tiles and strides that have code of their own, by the columns of their ring. */
+#define LOOK_UP(rows, columns, stride, group, phase)                                                                \
+    static void look_up_##rows##columns##stride##group##phase(const char *tables, const uint8_t *index,              \
+                                                              int16_t *sums, int32_t outputs) {                      \
+        look_up_3x3(tables, index, sums, outputs, rows, columns, stride, group, phase);                              \
+    }
+#define LOOK_UP_3(rows, columns, stride, group)                                                                      \
+    LOOK_UP(rows, columns, stride, group, 0)                                                                         \
+    LOOK_UP(rows, columns, stride, group, 1)                                                                         \
+    LOOK_UP(rows, columns, stride, group, 2)                                                                         \
+    PHASES(rows, columns, stride, group, PHASE(rows, columns, stride, group, 0),                                     \
+           PHASE(rows, columns, stride, group, 1), PHASE(rows, columns, stride, group, 2))
+#define LOOK_UP_4(rows, columns, stride, group) /* of 4 only every second: the next tile is 2 columns on */          \
+    LOOK_UP(rows, columns, stride, group, 0)                                                                         \
+    LOOK_UP(rows, columns, stride, group, 2)                                                                         \
+    PHASES(rows, columns, stride, group, PHASE(rows, columns, stride, group, 0), NULL,                               \
+           PHASE(rows, columns, stride, group, 2))
+#define LOOK_UP_5(rows, columns, stride, group)                                                                      \
+    LOOK_UP(rows, columns, stride, group, 0)                                                                         \
+    LOOK_UP(rows, columns, stride, group, 1)                                                                         \
+    LOOK_UP(rows, columns, stride, group, 2)                                                                         \
+    LOOK_UP(rows, columns, stride, group, 3)                                                                         \
+    LOOK_UP(rows, columns, stride, group, 4)                                                                         \
+    PHASES(rows, columns, stride, group, PHASE(rows, columns, stride, group, 0),                                     \
+           PHASE(rows, columns, stride, group, 1), PHASE(rows, columns, stride, group, 2),                           \
+           PHASE(rows, columns, stride, group, 3), PHASE(rows, columns, stride, group, 4))
+#define PHASE(rows, columns, stride, group, phase) look_up_##rows##columns##stride##group##phase
+#define PHASES(rows, columns, stride, group, ...)                                                                    \
+    static void lookup_##rows##columns##stride##group(const bw_lookup *step, const bw_context *context,              \
+                                                      int32_t item) {                                                \
+        static look_up_function *const phases[] = {__VA_ARGS__};                                                     \
+        lookup_3x3(step, context, item, phases, rows, columns, stride, group);                                       \
+    }
+LOOK_UP_3(1, 1, 1, 4)
+LOOK_UP_3(1, 1, 1, 5)
+LOOK_UP_3(4, 1, 1, 4)
+LOOK_UP_3(4, 1, 1, 5)
+LOOK_UP_4(2, 2, 1, 4)
+LOOK_UP_4(2, 2, 1, 5)
+LOOK_UP_3(1, 1, 2, 4)
+LOOK_UP_3(1, 1, 2, 5)
+LOOK_UP_3(4, 1, 2, 4)
+LOOK_UP_3(4, 1, 2, 5)
+LOOK_UP_5(2, 2, 2, 4)
+LOOK_UP_5(2, 2, 2, 5)
+
+/* ------------------------------------------------------------------ any window */
+
+INLINE void look_up_any(const char *tables, const int32_t *at, int32_t taps, const int32_t *tile_at,
+                        const uint8_t *index, int32_t index_bytes, int16_t *sums, int32_t outputs,
+                        const int32_t vectors, const int32_t group) {
+    const uint64_t mask = ((uint64_t)1 << group) - 1;
+    for (int32_t o = 0; o < outputs; o++, index += index_bytes, sums += vectors * BW_LANES) {
+        uint64_t word = load_index(index);
+        V sum[BW_MAX_TILE];
+        UNROLL for (int32_t i = 0; i < vectors; i++) sum[i] = v_load(sums + i * BW_LANES);
+        for (int32_t t = 0; t < taps; t++, word >>= group) {
+            const char *entry = tables + at[t] + (word & mask) * VECTOR;
+            UNROLL for (int32_t i = 0; i < vectors; i++)
+                sum[i] = v_add(sum[i], v_load((const int16_t *)(const void *)(entry + tile_at[i])));
+        }
+        UNROLL for (int32_t i = 0; i < vectors; i++) v_store(sums + i * BW_LANES, sum[i]);
+    }
+}
+
+INLINE void lookup_any(const bw_lookup *step, const bw_context *context, int32_t number, const int32_t rows,
+                       const int32_t columns, const int32_t group) {
+    const bw_index_form *form = &step->form;
+    const int32_t window = form->window, stride = step->stride, vectors = rows * columns;
+    const int32_t high = (rows - 1) * stride + window, wide = (columns - 1) * stride + window;
+    const int32_t table_bytes = VECTOR << group;
+    const size_t row_stride = step->input->row_stride * BW_LANES, stride_c = step->input->channel_stride * BW_LANES;
+    const int16_t *input = (const int16_t *)(const void *)(context->arena + step->input->offset);
+    const uint8_t *index = step->indices;
+    lookup_item item = open_item(step, context, number);
+    /* Tables stand as the positions do, column by column; under a window of one, group by group. */
+    int32_t tile_at[BW_MAX_TILE];
+    for (int32_t i = 0; i < vectors; i++)
+        tile_at[i] = window > 1 ? (i % columns * stride * high + i / columns * stride) * table_bytes : i * table_bytes;
+    double since = context->seconds != NULL ? bw_seconds() : 0;
+    for (int32_t set = 0; set < form->sets; set++) {
+        const int32_t first = set * form->set_groups * group, left = (form->channels - first + group - 1) / group;
+        const int32_t groups = left < form->set_groups ? left : form->set_groups;
+        const int32_t lookups = groups * window * window;
+        for (int32_t tile = 0; tile < item.tiles; tile++) {
+            const int32_t y = item.y * stride - step->top, x = (item.x + tile * columns) * stride - step->left;
+            for (int32_t g = 0; g < groups; g++) {
+                const int32_t c = first + g * group;
+                const int32_t channels = form->channels - c < group ? form->channels - c : group;
+                const int16_t *from = input + ((ptrdiff_t)bw_inner(step->input, c) + bw_step(step->input, y, x)) * BW_LANES;
+                if (window > 1) {
+                    for (int32_t column = 0; column < wide; column++)
+                        make_column(from + (size_t)column * BW_LANES, row_stride, stride_c,
+                                    item.tables + (size_t)(column * high) * (size_t)table_bytes,
+                                    item.reach + column * high, high, group, channels);
+                } else {
+                    for (int32_t i = 0; i < vectors; i++) {
+                        const ptrdiff_t at = bw_step(step->input, i / columns * stride, i % columns * stride);
+                        make_column(from + at * BW_LANES, row_stride, stride_c,
+                                    item.tables + (size_t)(g * vectors + i) * (size_t)table_bytes,
+                                    item.reach + g * vectors + i, 1, group, channels);
+                    }
+                }
+            }
+            count_time(context, BW_TABLES, &since);
+            for (int32_t chunk = 0; chunk * form->chunk_taps < lookups; chunk++) {
+                const int32_t start = chunk * form->chunk_taps, rest = lookups - start;
+                const int32_t taps = rest < form->chunk_taps ? rest : form->chunk_taps;
+                int32_t at[BW_MAX_TAPS];
+                V more[BW_MAX_TILE];
+                UNROLL for (int32_t i = 0; i < vectors; i++) more[i] = v_set(0);
+                for (int32_t t = 0; t < taps; t++) {
+                    const int32_t k = start + t;
+                    const int32_t table = window > 1 ? k % window * high + k / window : k * vectors;
+                    at[t] = table * table_bytes;
+                    UNROLL for (int32_t i = 0; i < vectors; i++)
+                        more[i] = v_add(more[i], item.reach[table + tile_at[i] / table_bytes]);
+                }
+                keep_bound(&item, tile, more, vectors);
+                count_time(context, BW_SPILLS, &since);
+                const size_t row = ((size_t)set * (size_t)form->chunks + (size_t)chunk) * (size_t)form->outputs;
+                look_up_any(item.tables, at, taps, tile_at, index + (row + (size_t)item.first) * (size_t)form->index_bytes,
+                            form->index_bytes, item.sums + (size_t)(tile * item.outputs * vectors) * BW_LANES,
+                            item.outputs, vectors, group);
+                count_time(context, BW_LOOKUPS, &since);
+            }
+        }
+    }
+    finish_tiles(step, context, &item, rows, columns);
+    count_time(context, BW_FINISHING, &since);
+}
+
+static void lookup_any_114(const bw_lookup *s, const bw_context *c, int32_t item) { lookup_any(s, c, item, 1, 1, 4); }
+static void lookup_any_115(const bw_lookup *s, const bw_context *c, int32_t item) { lookup_any(s, c, item, 1, 1, 5); }
+static void lookup_any_224(const bw_lookup *s, const bw_context *c, int32_t item) { lookup_any(s, c, item, 2, 2, 4); }
+static void lookup_any_225(const bw_lookup *s, const bw_context *c, int32_t item) { lookup_any(s, c, item, 2, 2, 5); }
+static void lookup_any_414(const bw_lookup *s, const bw_context *c, int32_t item) { lookup_any(s, c, item, 4, 1, 4); }
+static void lookup_any_415(const bw_lookup *s, const bw_context *c, int32_t item) { lookup_any(s, c, item, 4, 1, 5); }
+
+static void lookup(const bw_lookup *step, const bw_context *context, int32_t item) {
+    typedef void lookup_function(const bw_lookup *, const bw_context *, int32_t);
+    static lookup_function *const any[3][2] = {
+        {lookup_any_114, lookup_any_115}, {lookup_any_224, lookup_any_225}, {lookup_any_414, lookup_any_415}};
+    static lookup_function *const three[2][3][2] = {
+        {{lookup_1114, lookup_1115}, {lookup_2214, lookup_2215}, {lookup_4114, lookup_4115}},
+        {{lookup_1124, lookup_1125}, {lookup_2224, lookup_2225}, {lookup_4124, lookup_4125}}};
+    const int32_t five = step->form.group - 4;
+    if (step->form.window == 3) three[step->stride - 1][step->tile][five](step, context, item);
+    else any[step->tile][five](step, context, item);
+}

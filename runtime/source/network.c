@@ -1,0 +1,130 @@
+/* Opening and closing networks. */
+#include "network.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+
+
+static int count_readers(bitwren_network *network) {
+    const bw_graph *graph = &network->graph;
+    network->readers = bw_take(&network->heap, (size_t)graph->node_count + 1, sizeof *network->readers);
+    if (network->readers == NULL) return 0;
+    for (int32_t k = 0; k < graph->node_count; k++) {
+        const bw_node *node = &graph->nodes[k];
+        for (int which = 0; which < (node->op == BW_ADD ? 2 : 1); which++) {
+            const int32_t input = node->inputs[which];
+            network->readers[input == BW_PIXELS ? graph->node_count : input]++;
+        }
+    }
+    return 1;
+}
+
+static int copy_constants(bitwren_network *network, int32_t number) {
+    const bw_node *node = &network->graph.nodes[number];
+    const size_t channels = (size_t)node->result.channels;
+    int32_t *multiplier = bw_take(&network->heap, channels, sizeof *multiplier);
+    int32_t *offset = bw_take(&network->heap, channels, sizeof *offset);
+    if (multiplier == NULL || offset == NULL) return 0;
+    for (int32_t c = 0; c < node->result.channels; c++) {
+        multiplier[c] = bw_multiplier(node, c);
+        offset[c] = bw_offset(node, c);
+    }
+    network->constants[number] = (bw_constants){multiplier, offset};
+    return 1;
+}
+
+/* What the kernels need of the file. Afterwards the graph no longer points into it. */
+static int prepare(bitwren_network *network) {
+    bw_graph *graph = &network->graph;
+    const size_t count = (size_t)graph->node_count;
+    network->packed = bw_take(&network->heap, count, sizeof *network->packed);
+    network->constants = bw_take(&network->heap, count, sizeof *network->constants);
+    if (network->packed == NULL || network->constants == NULL || !count_readers(network)) return 0;
+    for (int32_t k = 0; k < graph->node_count; k++) {
+        bw_node *node = &graph->nodes[k];
+        if (node->op == BW_CONV) {
+            const bw_method method = bw_is_summed(graph, k, network->readers) ? BW_BY_SUM
+                                     : node->weight_bits == 1                 ? BW_BY_LOOKUP
+                                                                              : BW_BY_PRODUCT;
+            if (!bw_pack(&network->heap, graph, k, method, &network->packed[k])) return 0;
+        }
+        if (node->op == BW_REQUANTISE && !copy_constants(network, k)) return 0;
+        node->weights = node->multipliers = node->offsets = NULL;
+    }
+    return 1;
+}
+
+bitwren_status bitwren_open(const void *file, size_t bytes, const bitwren_open_options *options,
+                            bitwren_network **result, bitwren_error *error) {
+    static const bitwren_open_options defaults;
+    if (options == NULL) options = &defaults;
+    if (result == NULL || file == NULL) return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "a pointer is NULL");
+    *result = NULL;
+    const char *name = options->kernels != NULL ? options->kernels : getenv("BITWREN_KERNELS");
+    const bw_kernels *kernels = bw_find_kernels(name);
+    if (kernels == NULL)
+        return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "kernels: %.40s cannot run here, expected %s", name,
+                       bitwren_kernels(0));
+    bw_heap heap;
+    bw_heap_open(&heap, options->memory);
+    bitwren_network *network = bw_take(&heap, 1, sizeof *network);
+    if (network == NULL) return bw_fail(error, BITWREN_NO_MEMORY, -1, "out of memory");
+    network->kernels = kernels;
+    const bitwren_status status = bw_read_graph(file, bytes, &heap.from, &network->graph, error);
+    network->heap = heap; /* from here on the network owns it, itself included */
+    if (status == BITWREN_OK && prepare(network)) {
+        *result = network;
+        return BITWREN_OK;
+    }
+    if (status == BITWREN_OK) bw_free_graph(&network->graph);
+    heap = network->heap; /* the network lies in it */
+    bw_heap_close(&heap);
+    return status != BITWREN_OK ? status : bw_fail(error, BITWREN_NO_MEMORY, -1, "out of memory");
+}
+
+bitwren_status bitwren_open_file(const char *path, const bitwren_open_options *options, bitwren_network **network,
+                                 bitwren_error *error) {
+    if (path == NULL || network == NULL) return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "a pointer is NULL");
+    *network = NULL;
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) return bw_fail(error, BITWREN_CANNOT_READ, -1, "%.200s: cannot be opened", path);
+    bitwren_status status = BITWREN_CANNOT_READ;
+    bw_heap heap;
+    bw_heap_open(&heap, options != NULL ? options->memory : NULL);
+    long size = -1;
+    if (fseek(file, 0, SEEK_END) == 0) size = ftell(file);
+    if (size < 0 || fseek(file, 0, SEEK_SET) != 0) {
+        bw_fail(error, status, -1, "%.200s: not a regular file", path);
+    } else {
+        char *content = bw_take(&heap, (size_t)size, 1);
+        if (content == NULL) status = bw_fail(error, BITWREN_NO_MEMORY, -1, "%.200s: out of memory", path);
+        else if (fread(content, 1, (size_t)size, file) != (size_t)size)
+            bw_fail(error, status, -1, "%.200s: cannot be read", path);
+        else status = bitwren_open(content, (size_t)size, options, network, error);
+    }
+    bw_heap_close(&heap);
+    fclose(file);
+    return status;
+}
+
+void bitwren_close(bitwren_network *network) {
+    if (network == NULL) return;
+    bw_free_graph(&network->graph);
+    bw_heap heap = network->heap; /* the network lies in it */
+    bw_heap_close(&heap);
+}
+
+bitwren_facts bitwren_facts_of(const bitwren_network *network) {
+    const bw_graph *graph = &network->graph;
+    return (bitwren_facts){graph->pixels.channels, graph->pixels.height,   graph->pixels.width, graph->class_count,
+                           graph->logit_scale,     network->kernels->name, network->heap.bytes + graph->heap.bytes};
+}
+
+const char *bitwren_class_name(const bitwren_network *network, int32_t index) {
+    if (index < 0 || index >= network->graph.class_count) return NULL;
+    const char *name = network->graph.class_names;
+    for (; index > 0; index--) name += strlen(name) + 1;
+    return name;
+}

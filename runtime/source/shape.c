@@ -1,0 +1,110 @@
+/* How a step is laid out in lanes, tiled and cut. All by estimates; whatever is chosen, the integers are the same. */
+#include "plan.h"
+
+#define SUMS_BYTES (192 * 1024) /* int16 sums that an item keeps at hand: they should stay in the second-level cache */
+
+static int32_t ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
+
+int bw_blocks_cover(const bw_blocks *blocks, const bw_sliding *sliding) {
+    const int32_t rows = blocks->grid.rows * blocks->block_height, columns = blocks->grid.columns * blocks->block_width;
+    return rows >= sliding->height && columns >= sliding->width && rows * sliding->stride >= sliding->input_height &&
+           columns * sliding->stride >= sliding->input_width;
+}
+
+static int tile_fits(const bw_blocks *blocks, bw_tile tile) {
+    return blocks->block_height % bw_tile_rows(tile) == 0 && blocks->block_width % bw_tile_columns(tile) == 0;
+}
+
+/* Cycles of an item of `tiles` tiles in a row, for `outputs` channels. */
+static double item_cycles(const bw_sliding *s, bw_tile tile, int32_t tiles, int32_t outputs) {
+    const int32_t rows = bw_tile_rows(tile), columns = bw_tile_columns(tile), vectors = rows * columns;
+    if (s->group == 0) /* products: 16 of a pair of channels for each output vector, or nothing but loads and stores */
+        return tiles * (double)vectors * outputs * (4 + s->window * s->window * (s->channels + 1) / 2 * 3.0);
+    const int32_t high = (rows - 1) * s->stride + s->window, wide = (columns - 1) * s->stride + s->window;
+    const int32_t next = s->window == 3 ? columns * s->stride : s->window == 1 ? columns : wide; /* new columns a tile */
+    const double positions = s->window == 1 ? vectors : high * (double)(wide + (tiles - 1) * next) / tiles;
+    return tiles * (bw_lookup_cycles(s->channels, outputs, s->window, s->group, vectors, positions) +
+                    outputs * (10 + 12.0 * vectors));
+}
+
+static double tile_cycles(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile tile) {
+    const int32_t rows = blocks->block_height / bw_tile_rows(tile), tiles = blocks->block_width / bw_tile_columns(tile);
+    return rows * item_cycles(sliding, tile, tiles, sliding->outputs);
+}
+
+bw_tile bw_best_tile(const bw_blocks *blocks, const bw_sliding *sliding) {
+    bw_tile best = BW_TILE_1X1;
+    for (bw_tile tile = BW_TILE_2X2; tile <= BW_TILE_4X1; tile++)
+        if (tile_fits(blocks, tile) && tile_cycles(blocks, sliding, tile) < tile_cycles(blocks, sliding, best)) best = tile;
+    return best;
+}
+
+double bw_blocks_cycles(const bw_blocks *blocks, const bw_sliding *sliding) {
+    return tile_cycles(blocks, sliding, bw_best_tile(blocks, sliding)) / blocks->grid.pictures;
+}
+
+/* Blocks of a grid that cover the picture and are whole tiles. */
+static bw_blocks blocks_for(const bw_sliding *s, bw_grid grid, bw_tile tile) {
+    const int32_t height = s->height > ceil_div(s->input_height, s->stride) ? s->height : ceil_div(s->input_height, s->stride);
+    const int32_t width = s->width > ceil_div(s->input_width, s->stride) ? s->width : ceil_div(s->input_width, s->stride);
+    const int32_t rows = bw_tile_rows(tile), columns = bw_tile_columns(tile);
+    return (bw_blocks){grid, ceil_div(ceil_div(height, grid.rows), rows) * rows,
+                       ceil_div(ceil_div(width, grid.columns), columns) * columns};
+}
+
+bw_blocks bw_best_blocks(const bw_sliding *sliding, int32_t pictures) {
+    bw_blocks best = {{0, 0, 0}, 0, 0};
+    double least = 0;
+    const int32_t lanes = BW_LANES / pictures;
+    for (int32_t rows = 1; rows <= lanes; rows *= 2)
+        for (bw_tile tile = BW_TILE_1X1; tile <= BW_TILE_4X1; tile++) {
+            const bw_grid grid = {pictures, rows, lanes / rows};
+            const bw_blocks blocks = blocks_for(sliding, grid, tile);
+            /* Of equals the squarest has the smallest halo. */
+            const double uneven = (double)(blocks.block_height > blocks.block_width ? blocks.block_height : blocks.block_width);
+            const double cycles = bw_blocks_cycles(&blocks, sliding) * (1 + 0.002 * uneven);
+            if (best.block_height == 0 || cycles < least) {
+                best = blocks;
+                least = cycles;
+            }
+        }
+    return best;
+}
+
+bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile tile, int32_t threads) {
+    const int32_t rows = bw_tile_rows(tile), columns = bw_tile_columns(tile);
+    const int32_t tiles = blocks->block_width / columns;
+    bw_cut best = {blocks->block_height / rows, tiles, sliding->outputs, 1, 1};
+    double least = -1;
+    for (int32_t strip_tiles = tiles; strip_tiles >= 1; strip_tiles = strip_tiles > 1 ? ceil_div(strip_tiles, 2) : 0) {
+        const int32_t strips = ceil_div(tiles, strip_tiles);
+        for (int32_t parts = 1; parts <= 4 * threads && parts <= sliding->outputs; parts++) {
+            const int32_t outputs = ceil_div(sliding->outputs, parts);
+            const double bytes = 2.0 * BW_LANES * rows * columns * strip_tiles * outputs;
+            const double waves = ceil_div(best.tile_rows * strips * parts, threads);
+            double cycles = waves * (item_cycles(sliding, tile, strip_tiles, outputs) + 200);
+            if (bytes > SUMS_BYTES) cycles *= bytes > 8.0 * SUMS_BYTES ? 2 : 1.05;
+            if (least < 0 || cycles < least) {
+                least = cycles;
+                best.strips = strips;
+                best.strip_tiles = strip_tiles;
+                best.part_outputs = outputs;
+                best.parts = ceil_div(sliding->outputs, outputs);
+            }
+        }
+    }
+    return best;
+}
+
+size_t bw_lookup_scratch(const bw_lookup *step) {
+    const size_t vector = 2 * BW_LANES, vectors = (size_t)(bw_tile_rows(step->tile) * bw_tile_columns(step->tile));
+    const size_t tiles = (size_t)step->cut.strip_tiles * vectors, sums = tiles * (size_t)step->cut.part_outputs;
+    return (size_t)step->table_positions * ((vector << step->form.group) + vector) + tiles * vector + 3 * sums * vector +
+           (size_t)step->cut.strip_tiles;
+}
+
+size_t bw_sum_scratch(const bw_sum *step) {
+    const size_t channels = (size_t)step->input->channels;
+    return ((size_t)step->input->grid.pictures * channels + (size_t)step->outputs * BW_LANES + (channels + 3) / 4 * 16) *
+           sizeof(int32_t);
+}

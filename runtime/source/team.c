@@ -1,0 +1,132 @@
+#if !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* sched_getaffinity */
+#endif
+#include "team.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+#define MOST_LOOKS 4000 /* some 40 microseconds */
+#define FEWEST_LOOKS 8
+
+struct bw_team {
+    int32_t threads;
+    pthread_t *thread; /* (threads - 1) */
+    bw_task *task;
+    void *about;
+    int stop;
+    _Alignas(64) atomic_uint round;    /* changes when there is a new task */
+    _Alignas(64) atomic_uint meetings; /* changes when all have met */
+    _Alignas(64) atomic_int absent;    /* that have not come to this meeting */
+    _Alignas(64) atomic_int sleepers;
+    atomic_int looks; /* before going to sleep */
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    _Alignas(64) atomic_int numbers; /* given to threads as they start */
+};
+
+static void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Wait until *word is no longer `old`. */
+static void wait_for_change(bw_team *team, atomic_uint *word, unsigned old) {
+    const int looks = atomic_load_explicit(&team->looks, memory_order_relaxed);
+    for (int k = 0; k < looks; k++) {
+        if (atomic_load_explicit(word, memory_order_acquire) != old) {
+            if (looks < MOST_LOOKS) atomic_store_explicit(&team->looks, 2 * looks, memory_order_relaxed);
+            return;
+        }
+        relax();
+    }
+    if (looks > FEWEST_LOOKS) atomic_store_explicit(&team->looks, looks / 2, memory_order_relaxed);
+    pthread_mutex_lock(&team->mutex);
+    atomic_fetch_add(&team->sleepers, 1); /* before the look below: whoever changes the word looks at it afterwards */
+    while (atomic_load(word) == old) pthread_cond_wait(&team->changed, &team->mutex);
+    atomic_fetch_sub(&team->sleepers, 1);
+    pthread_mutex_unlock(&team->mutex);
+}
+
+static void change(bw_team *team, atomic_uint *word) {
+    atomic_fetch_add(word, 1);
+    if (atomic_load(&team->sleepers) == 0) return;
+    pthread_mutex_lock(&team->mutex);
+    pthread_cond_broadcast(&team->changed);
+    pthread_mutex_unlock(&team->mutex);
+}
+
+void bw_team_meet(bw_team *team) {
+    if (team->threads == 1) return;
+    const unsigned meeting = atomic_load(&team->meetings);
+    if (atomic_fetch_sub(&team->absent, 1) > 1) {
+        wait_for_change(team, &team->meetings, meeting);
+        return;
+    }
+    atomic_store(&team->absent, team->threads);
+    change(team, &team->meetings);
+}
+
+static void *work(void *argument) {
+    bw_team *team = argument;
+    const int32_t number = atomic_fetch_add(&team->numbers, 1);
+    for (unsigned round = 0;; round++) {
+        wait_for_change(team, &team->round, round);
+        if (team->stop) return NULL;
+        team->task(team->about, number);
+        bw_team_meet(team);
+    }
+}
+
+void bw_team_run(bw_team *team, bw_task *task, void *about) {
+    team->task = task;
+    team->about = about;
+    if (team->threads > 1) change(team, &team->round);
+    task(about, 0);
+    bw_team_meet(team);
+}
+
+bw_team *bw_team_start(bw_heap *heap, int32_t threads) {
+    bw_team *team = bw_take(heap, 1, sizeof *team);
+    if (team == NULL) return NULL;
+    team->thread = bw_take(heap, (size_t)threads, sizeof *team->thread);
+    if (team->thread == NULL) return NULL;
+    team->threads = 1;
+    atomic_store(&team->numbers, 1);
+    atomic_store(&team->looks, MOST_LOOKS / 4);
+    if (pthread_mutex_init(&team->mutex, NULL) != 0) return NULL;
+    if (pthread_cond_init(&team->changed, NULL) != 0) {
+        pthread_mutex_destroy(&team->mutex);
+        return NULL;
+    }
+    for (; team->threads < threads; team->threads++)
+        if (pthread_create(&team->thread[team->threads - 1], NULL, work, team) != 0) {
+            bw_team_stop(team);
+            return NULL;
+        }
+    atomic_store(&team->absent, threads);
+    return team;
+}
+
+void bw_team_stop(bw_team *team) {
+    if (team == NULL) return;
+    team->stop = 1;
+    if (team->threads > 1) change(team, &team->round);
+    for (int32_t k = 0; k + 1 < team->threads; k++) pthread_join(team->thread[k], NULL);
+    pthread_cond_destroy(&team->changed);
+    pthread_mutex_destroy(&team->mutex);
+}
+
+int32_t bw_cores(void) {
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+#endif
+    const long count = sysconf(_SC_NPROCESSORS_ONLN);
+    return count > 0 ? (int32_t)count : 1;
+}
