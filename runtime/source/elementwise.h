@@ -15,8 +15,12 @@ typedef struct {
     values value;
 } block_run;
 
-INLINE block_run open_run(const bw_program *program, const bw_context *context, int32_t channel, int32_t columns) {
-    return (block_run){program, context->arena, channel, columns, 0, .value = {.count = 0}};
+INLINE void open_run(block_run *run, const bw_program *program, const bw_context *context, int32_t channel, int32_t columns) {
+    run->program = program; /* field by field: a list would clear all of `value` */
+    run->arena = context->arena;
+    run->channel = channel;
+    run->columns = columns;
+    run->vector = run->value.count = 0;
 }
 
 INLINE void finish_run(block_run *run) {
@@ -30,6 +34,13 @@ INLINE void add_to_run(block_run *run, W value) {
     if (run->value.count == BW_MAX_RUN) finish_run(run);
     run->value.is_wide = 1;
     run->value.wide[run->value.count++] = value;
+}
+
+INLINE void finish_one(const bw_program *program, char *arena, int32_t channel, int32_t y, int32_t x, W value) {
+    values one;
+    one.wide[0] = value;
+    one.count = one.is_wide = 1;
+    finish_1x1(program, arena, channel, y, x, &one);
 }
 
 /* ------------------------------------------------------------------ convolutions by multiplication */
@@ -59,8 +70,7 @@ INLINE void multiply_window(const bw_direct *step, const bw_context *context, in
             }
         }
     for (int32_t o = 0; o < outputs; o++) {
-        values one = {.wide = {sum[o]}, .count = 1, .is_wide = 1};
-        finish_1x1(&step->program, context->arena, first + o, y, x, &one);
+        finish_one(&step->program, context->arena, first + o, y, x, sum[o]);
     }
 }
 
@@ -127,7 +137,8 @@ INLINE W pool_max(const bw_pool *step, const int16_t *from, size_t row_stride, i
 static void pool(const bw_pool *step, const bw_context *context, int32_t channel) {
     const bw_plane *in = step->input;
     const size_t row_stride = in->row_stride * BW_LANES;
-    block_run run = open_run(&step->program, context, channel, step->output_width);
+    block_run run;
+    open_run(&run, &step->program, context, channel, step->output_width);
     for (int32_t y = 0; y < step->output_height; y++)
         for (int32_t x = 0; x < step->output_width; x++) {
             if (channel >= step->channels) { /* channels past the input's are 0 */
@@ -157,7 +168,8 @@ INLINE W plane_value(const bw_plane *plane, const char *arena, size_t vector) {
 
 static void map(const bw_map *step, const bw_context *context, int32_t channel) {
     const W zero = w_set(step->zero != NULL ? step->zero[channel] : 0);
-    block_run run = open_run(&step->program, context, channel, step->input->block_width);
+    block_run run;
+    open_run(&run, &step->program, context, channel, step->input->block_width);
     for (int32_t y = 0; y < step->input->block_height; y++)
         for (int32_t x = 0; x < step->input->block_width; x++) {
             const size_t vector = bw_inner(step->input, channel) + (size_t)bw_step(step->input, y, x);
@@ -168,7 +180,8 @@ static void map(const bw_map *step, const bw_context *context, int32_t channel) 
 
 static void gather(const bw_gather *step, const bw_context *context, int32_t channel) {
     const int32_t *from = step->from;
-    block_run run = open_run(&step->program, context, channel, step->columns);
+    block_run run;
+    open_run(&run, &step->program, context, channel, step->columns);
     for (int32_t vector = 0; vector < step->vectors; vector++, from += BW_LANES) {
         int32_t lanes[BW_LANES];
         if (step->input == NULL) {
@@ -250,7 +263,6 @@ static void sum(const bw_sum *step, const bw_context *context) {
             sums[o * BW_LANES + p * lanes_each] = one_sum(step, total, tables, o);
     }
     for (int32_t o = 0; o < step->outputs; o++) {
-        values one = {.wide = {w_load(sums + o * BW_LANES)}, .count = 1, .is_wide = 1};
-        finish_1x1(&step->program, context->arena, o, 0, 0, &one);
+        finish_one(&step->program, context->arena, o, 0, 0, w_load(sums + o * BW_LANES));
     }
 }

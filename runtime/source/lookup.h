@@ -189,7 +189,9 @@ INLINE void finish_tiles(const bw_lookup *step, const bw_context *context, looku
         const size_t first = (size_t)(o * vectors) * BW_LANES;
         fetch_ahead(&step->program, context->arena, item->first + o + 2, item->y, item->x, rows, item->tiles * columns);
         for (int32_t tile = 0, start = 0; tile < item->tiles; start = tile) {
-            values value = {.count = 0, .is_wide = item->spilled[tile]};
+            values value; /* not = {...}: that would clear all of it */
+            value.count = 0;
+            value.is_wide = item->spilled[tile];
             for (; tile < item->tiles && item->spilled[tile] == value.is_wide && value.count < BW_MAX_RUN; tile++) {
                 const int16_t *sums = item->sums + first + (size_t)tile * next_tile;
                 const int32_t *wide = item->wide + first + (size_t)tile * next_tile;
