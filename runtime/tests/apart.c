@@ -26,69 +26,84 @@ static const manner manners[] = {
 
 /* ------------------------------------------------------------------ planes */
 
+/* All planes of a plan, as numbered in its draft, each with pages of its own. */
 typedef struct {
-    bw_plane *planes[MOST_PLANES];
+    bw_plane *planes;
+    const bw_draft *draft;
     bw_guarded memory[MOST_PLANES];
-    int count;
 } plane_list;
 
-static void add_plane(plane_list *list, const bw_plane *plane) {
-    if (plane == NULL) return;
-    for (int k = 0; k < list->count; k++)
-        if (list->planes[k] == plane) return;
-    if (list->count == MOST_PLANES) {
+/* Returns where the arena starts: the lowest plane. */
+static char *put_apart(const bw_plan *plan, const bw_draft *draft, plane_list *list, const manner *how) {
+    if (draft->plane_count > MOST_PLANES) {
         fprintf(stderr, "apart: more than %d planes\n", MOST_PLANES);
         exit(2);
     }
-    list->planes[list->count++] = (bw_plane *)(uintptr_t)plane; /* a plan of our own: its offsets are ours to set */
-}
-
-static const bw_plane *input_of(const bw_step_plan *step) {
-    switch (step->kind) {
-    case BW_GATHER: return step->as.gather.input;
-    case BW_LOOKUP: return step->as.lookup.input;
-    case BW_DIRECT: return step->as.direct.input;
-    case BW_POOLING: return step->as.pool.input;
-    case BW_MAP: return step->as.map.input;
-    case BW_SUMMING: return step->as.sum.input;
-    }
-    return NULL;
-}
-
-static const bw_program *program_of(const bw_step_plan *step) {
-    switch (step->kind) {
-    case BW_GATHER: return &step->as.gather.program;
-    case BW_LOOKUP: return &step->as.lookup.program;
-    case BW_DIRECT: return &step->as.direct.program;
-    case BW_POOLING: return &step->as.pool.program;
-    case BW_MAP: return &step->as.map.program;
-    case BW_SUMMING: return &step->as.sum.program;
-    }
-    return NULL;
-}
-
-/* Give each plane pages of its own, and return the lowest: there the arena starts. */
-static char *put_apart(const bw_plan *plan, plane_list *list, const manner *how) {
-    list->count = 0;
-    for (int32_t k = 0; k < plan->step_count; k++) {
-        add_plane(list, input_of(&plan->steps[k]));
-        const bw_program *program = program_of(&plan->steps[k]);
-        for (int32_t i = 0; i < program->count; i++) add_plane(list, program->instructions[i].plane);
-    }
-    add_plane(list, plan->logits);
+    list->draft = draft;
+    list->planes = (bw_plane *)(uintptr_t)(plan->logits - draft->logits); /* our own plan: its offsets are ours to set */
     uintptr_t lowest = UINTPTR_MAX;
-    for (int k = 0; k < list->count; k++) {
-        list->memory[k] = bw_guard(bw_plane_bytes(list->planes[k]), how->side, how->rubbish);
+    for (int32_t k = 0; k < draft->plane_count; k++) {
+        list->memory[k] = bw_guard(bw_plane_bytes(&list->planes[k]), how->side, how->rubbish);
         if ((uintptr_t)list->memory[k].block < lowest) lowest = (uintptr_t)list->memory[k].block;
     }
-    for (int k = 0; k < list->count; k++) list->planes[k]->offset = (uintptr_t)list->memory[k].block - lowest;
+    for (int32_t k = 0; k < draft->plane_count; k++) list->planes[k].offset = (uintptr_t)list->memory[k].block - lowest;
     return (char *)lowest;
 }
 
 static int give_back(plane_list *list) {
     int whole = 1;
-    for (int k = 0; k < list->count; k++) whole &= bw_unguard(list->memory[k]);
+    for (int32_t k = 0; k < list->draft->plane_count; k++) whole &= bw_unguard(list->memory[k]);
     return whole;
+}
+
+/* ------------------------------------------------------------------ what planes hold */
+
+/* Where the results of a node start, in values of one picture. */
+static size_t values_before(const bw_graph *graph, int32_t node) {
+    size_t values = 0;
+    for (int32_t k = 0; k < node; k++) {
+        const bw_tensor *r = &graph->nodes[k].result;
+        values += (size_t)r->channels * (size_t)r->height * (size_t)r->width;
+    }
+    return values;
+}
+
+/* What the reference has at a position of a tensor; 0 outside the picture, less the zero point where it is for codes. */
+static int32_t expected_at(const bw_graph *graph, const bw_case *from, const bw_draft_plane *plane, int32_t picture, int32_t c,
+                           int32_t row, int32_t column) {
+    const bw_tensor *t = plane->tensor == BW_PIXELS ? &graph->pixels : &graph->nodes[plane->tensor].result;
+    if (row < 0 || row >= t->height || column < 0 || column >= t->width) return 0;
+    const size_t channels = (size_t)t->channels, area = (size_t)t->height * (size_t)t->width;
+    const size_t at = ((size_t)picture * channels + (size_t)c) * area + (size_t)row * (size_t)t->width + (size_t)column;
+    if (plane->tensor == BW_PIXELS) return from->pixels[at] - (plane->codes ? graph->zeros[c] : 0);
+    const int32_t *results = from->results + values_before(graph, plane->tensor) * from->pictures;
+    return results[at] - (plane->codes ? t->zero : 0);
+}
+
+/* Whether each lane of each vector of a plane, its halo included, holds what it should. */
+static int check_plane(const bw_graph *graph, const bw_case *from, const bw_draft_plane *drafted, const bw_plane *plane,
+                       const bw_context *context, uint32_t first) {
+    const char *values = context->arena + plane->offset;
+    const int32_t lanes_each = BW_LANES / plane->grid.pictures;
+    for (int32_t c = 0; c < plane->channels; c++)
+        for (int32_t y = -plane->top; y < plane->block_height + plane->bottom; y++)
+            for (int32_t x = -plane->left; x < plane->block_width + plane->right; x++)
+                for (int32_t lane = 0; lane < context->pictures * lanes_each; lane++) {
+                    const int32_t down = lane / plane->grid.columns % plane->grid.rows, across = lane % plane->grid.columns;
+                    const int32_t row = down * plane->block_height + y, column = across * plane->block_width + x;
+                    const int32_t picture = (int32_t)first + lane / lanes_each;
+                    const size_t at = (size_t)((ptrdiff_t)bw_inner(plane, c) + bw_step(plane, y, x)) * BW_LANES + (size_t)lane;
+                    const int32_t value = plane->bytes == 4 ? ((const int32_t *)(const void *)values)[at]
+                                                            : ((const int16_t *)(const void *)values)[at];
+                    const int32_t expected = expected_at(graph, from, drafted, picture, c, row, column);
+                    if (value == expected) continue;
+                    printf("FAILED %s, planes apart: %s%s, picture %d channel %d row %d column %d (vector %d, %d lane %d): "
+                           "%d, expected %d\n", from->name,
+                           drafted->tensor == BW_PIXELS ? "pixels" : graph->nodes[drafted->tensor].name,
+                           drafted->codes ? " for a convolution" : "", picture, c, row, column, y, x, lane, value, expected);
+                    return 0;
+                }
+    return 1;
 }
 
 /* ------------------------------------------------------------------ steps */
@@ -168,7 +183,9 @@ static int run_plan(const bitwren_network *network, const bw_plan *plan, const m
     const bw_guarded pixels = bw_guard(there, how->side, 0);
     memcpy(pixels.block, from->pixels + (size_t)first * from->picture_bytes, there);
     static plane_list list;
-    bw_context context = {.arena = put_apart(plan, &list, how), .pixels = pixels.block,
+    bw_draft draft;
+    if (!bw_make_draft(network, NULL, plan->pictures, &draft)) return 0;
+    bw_context context = {.arena = put_apart(plan, &draft, &list, how), .pixels = pixels.block,
                           .pictures = rest < plan->pictures ? rest : plan->pictures};
     int good = 1;
     for (int32_t k = 0; k < plan->step_count; k++)
@@ -177,12 +194,15 @@ static int run_plan(const bitwren_network *network, const bw_plan *plan, const m
                    plan->steps[k].choice);
             good = 0;
         }
-    good = same_logits(plan, &context, from, first) && good;
+    for (int32_t k = 0; from->values > 0 && k < draft.plane_count; k++)
+        good &= check_plane(&network->graph, from, &draft.planes[k], &list.planes[k], &context, first);
+    good &= same_logits(plan, &context, from, first);
     if (!give_back(&list)) {
         printf("FAILED %s, planes apart: wrote beside a plane\n", from->name);
         good = 0;
     }
     bw_unguard(pixels);
+    bw_heap_close(&draft.heap);
     if (!good)
         printf("  kernels %s, %d together, tile %d, strips of %d, parts of %d, %s\n", network->kernels->name,
                (int)plan->pictures, (int)how->tile, (int)how->strip_tiles, (int)how->part_outputs,
