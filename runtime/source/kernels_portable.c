@@ -1,5 +1,6 @@
 /* Kernel set in plain C11: loops over lanes that a compiler turns into whatever vectors its target has. */
 #define KERNELS portable
+#define HAS_HALVED 0
 #include <stdint.h>
 #include <string.h>
 
@@ -67,6 +68,10 @@ INLINE V v_min(V a, V b) {
 }
 INLINE V v_and(V a, V b) {
     EACH_LANE a.lane[l] = (int16_t)(a.lane[l] & b.lane[l]);
+    return a;
+}
+INLINE V v_shift(V a, int32_t right) {
+    EACH_LANE a.lane[l] = (int16_t)(a.lane[l] >> right);
     return a;
 }
 INLINE V v_select(V mask, V yes, V no) {

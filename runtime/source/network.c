@@ -48,7 +48,7 @@ static int prepare(bitwren_network *network) {
             const bw_method method = bw_is_summed(graph, k, network->readers) ? BW_BY_SUM
                                      : node->weight_bits == 1                 ? BW_BY_LOOKUP
                                                                               : BW_BY_PRODUCT;
-            if (!bw_pack(&network->heap, graph, k, method, &network->packed[k])) return 0;
+            if (!bw_pack(&network->heap, graph, k, method, network->kernels, &network->packed[k])) return 0;
         }
         if (node->op == BW_REQUANTISE && !copy_constants(network, k)) return 0;
         node->weights = node->multipliers = node->offsets = NULL;

@@ -99,7 +99,7 @@ bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile t
 size_t bw_lookup_scratch(const bw_lookup *step) {
     const size_t vector = 2 * BW_LANES, vectors = (size_t)(bw_tile_rows(step->tile) * bw_tile_columns(step->tile));
     const size_t tiles = (size_t)step->cut.strip_tiles * vectors, sums = tiles * (size_t)step->cut.part_outputs;
-    return (size_t)step->table_positions * ((vector << step->form.group) + vector) + tiles * vector + 3 * sums * vector +
+    return (size_t)step->table_positions * ((vector << bw_index_bits(&step->form)) + vector) + tiles * vector + 3 * sums * vector +
            (size_t)step->cut.strip_tiles;
 }
 
