@@ -1,5 +1,6 @@
 /* Kernel set for 64-bit Arm: every such processor has these instructions. Little-endian. */
 #define KERNELS neon
+#define HAS_HALVED 0
 #include <arm_neon.h>
 #include <stdint.h>
 
@@ -38,6 +39,10 @@ INLINE V v_absolute(V a) { return (V){vabsq_s16(a.low), vabsq_s16(a.high)}; }
 INLINE V v_max(V a, V b) { return (V){vmaxq_s16(a.low, b.low), vmaxq_s16(a.high, b.high)}; }
 INLINE V v_min(V a, V b) { return (V){vminq_s16(a.low, b.low), vminq_s16(a.high, b.high)}; }
 INLINE V v_and(V a, V b) { return (V){vandq_s16(a.low, b.low), vandq_s16(a.high, b.high)}; }
+INLINE V v_shift(V a, int32_t right) {
+    const int16x8_t left = vdupq_n_s16((int16_t)-right); /* to the right by a variable is to the left by less than 0 */
+    return (V){vshlq_s16(a.low, left), vshlq_s16(a.high, left)};
+}
 INLINE V v_select(V mask, V yes, V no) {
     return (V){vbslq_s16(vreinterpretq_u16_s16(mask.low), yes.low, no.low),
                vbslq_s16(vreinterpretq_u16_s16(mask.high), yes.high, no.high)};
@@ -96,7 +101,7 @@ INLINE W w_max(W x, W y) {
     return (W){vmaxq_s32(x.a, y.a), vmaxq_s32(x.b, y.b), vmaxq_s32(x.c, y.c), vmaxq_s32(x.d, y.d)};
 }
 INLINE W w_shift(W x, int32_t right) {
-    const int32x4_t left = vdupq_n_s32(-right); /* the shift to the right by a variable is one to the left by less than 0 */
+    const int32x4_t left = vdupq_n_s32(-right);
     return (W){vshlq_s32(x.a, left), vshlq_s32(x.b, left), vshlq_s32(x.c, left), vshlq_s32(x.d, left)};
 }
 

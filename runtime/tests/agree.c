@@ -181,7 +181,7 @@ static void report_variants(void) {
     for (int three = 0; three < 2; three++)
         for (int stride = 1; stride <= 2; stride++)
             for (int tile = 0; tile < 3; tile++)
-                for (int group = 4; group <= 5; group++)
+                for (int group = 4; group <= BW_HALVED_GROUP; group++)
                     printf("lookup %s, stride %d, tile %s, groups of %d: %s\n", three ? "3x3" : "any window", stride,
                            tile == 0 ? "1x1" : tile == 1 ? "2x2" : "4x1", group,
                            variants.seen[three][stride - 1][tile][group - 4] ? "run" : "not run");

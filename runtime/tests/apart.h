@@ -7,7 +7,7 @@
 
 /* Lookup kernels that have run: [window is 3][stride - 1][tile][group - 4]. */
 typedef struct {
-    int seen[2][2][3][2];
+    int seen[2][2][3][3];
 } bw_variants;
 
 /* Run the pictures of a case in every number of pictures together, in every tile that fits, under several cuts, forwards
