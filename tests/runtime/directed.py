@@ -142,10 +142,11 @@ def full_codes():
             yield f"511 {window}x{window}/{stride} {inputs} zero {zero} {style}", made, pictures_for(made, 6, inputs)
 
 
-def int32_sums():
+def int32_sums(scale):
     """Yield sums near int32: many pixels or wide windows of one-bit and eight-bit weights."""
     most = INT32[1] // 255 // 127  # weights of 127: 66,311
-    for bits, window, inputs in ((1, 16, 8), (1, 17, 3), (8, 16, most // 256), (8, 3, most // 9), (8, 1, 2**15)):
+    few, many = [(1, 16, 8), (1, 17, 3), (8, 16, most // 256)], [(8, 3, most // 9), (8, 1, 2**15), (1, 16, 2**15)]
+    for bits, window, inputs in few + many if scale > 1 else few:
         largest = 1 if bits == 1 else 127
         for sign in (1, -1):
             weights = np.full((2, window, window, inputs), sign * largest)
@@ -301,7 +302,7 @@ GROUPS = {
     "large windows": lambda scale: convolutions(8 * scale, 15, windows=(11, 16, 17, 18), channels=(1, 2, 5)),
     "int16 boundaries": lambda _: int16_boundaries(),
     "full codes": lambda _: full_codes(),
-    "int32 sums": lambda _: int32_sums(),
+    "int32 sums": int32_sums,
     "requantisers": lambda _: requantisers(21),
     "splits": lambda _: splits(),
     "pools": lambda _: pools(22),

@@ -15,7 +15,10 @@ RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 EXPECTED = tuple(os.environ.get("BITWREN_EXPECT_KERNELS", "").split())  # sets that must run here: .ci/run names them
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
 SETS = {  # by architecture: name, compiler flags
-    "x86_64": [("avx2", ["-mavx2", "-mbmi", "-mbmi2"])],
+    "x86_64": [
+        ("avx512", ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mbmi", "-mbmi2"]),
+        ("avx2", ["-mavx2", "-mbmi", "-mbmi2"]),
+    ],
     "aarch64": [("neon", [])],
 }
 PACKAGES = {"gcc": "gcc", "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}
