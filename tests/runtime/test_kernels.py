@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from network.examples import conv, network, requantise
 from network.strategies import networks_and_pictures
 from runtime.cases import case, pictures_for, write_cases
-from runtime.directed import GROUPS, cases
+from runtime.directed import GROUPS
 from runtime.program import BUILDS, EXPECTED, RUNTIME, built, missing
 
 from bitwren.network.graph import PIXELS, Sum
@@ -38,7 +38,11 @@ def host(builds):
 def small():
     """Return a network of every kind of step that opens and starts quickly, and pictures."""
     weights = np.where(np.arange(4 * 9 * 2).reshape(4, 3, 3, 2) % 3, 1, -1)
-    nodes = [conv("conv", PIXELS, weights, 1, (1, 1, 1, 1)), requantise("stream", "conv", 1, 0, 3), Sum("logits", "stream")]
+    nodes = [
+        conv("conv", PIXELS, weights, 1, (1, 1, 1, 1)),
+        requantise("stream", "conv", 1, 0, 3),
+        Sum("logits", "stream"),
+    ]
     made = network((2, 9, 11), *nodes, zero=7, classes=4)
     return made, pictures_for(made, 20, 1)
 
@@ -54,14 +58,16 @@ def test_vector_operations(program, seed):
 @pytest.mark.parametrize("machine", MACHINES)
 def test_directed_networks(machine, group, builds, tmp_path):
     sample = 1 if SCALE > 1 else SAMPLE[machine]
-    chosen = list(cases(group, SCALE))[::sample]
+    chosen = list(GROUPS[group](SCALE))[::sample]
     path = write_cases(tmp_path / "cases", chosen)
     built(machine, builds).agrees(*WAYS[machine], "--apart", path)
 
 
 def test_every_lookup_kernel_has_run(host, tmp_path):
     # The random draws of the groups above may change; this says when they no longer reach a tile, stride or group.
-    path = write_cases(tmp_path / "cases", [one for group in ("convolutions", "1x1", "3x3") for one in cases(group)])
+    path = write_cases(
+        tmp_path / "cases", [one for group in ("convolutions", "1x1", "3x3") for one in GROUPS[group](1)]
+    )
     lines = [line for line in host.agrees("--threads", "1", "--apart", path).splitlines() if line.startswith("lookup")]
     left_out = [line for line in lines if line.endswith("not run")]
     no_such = [line for line in left_out if "any window" in line and "groups of 6" in line]
@@ -126,7 +132,9 @@ def test_a_wrong_logit_is_seen(host, tmp_path):
     done = host.run(tmp_path / "wrong")
     assert done.returncode == 1
     for name in host.sets:
-        assert f"FAILED wrong: kernels {name}, 3 threads, planned for 20, all at once: picture 19 class 3" in done.stdout
+        assert (
+            f"FAILED wrong: kernels {name}, 3 threads, planned for 20, all at once: picture 19 class 3" in done.stdout
+        )
 
 
 def test_a_wrong_value_within_is_seen(host, tmp_path):

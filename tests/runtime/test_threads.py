@@ -5,13 +5,17 @@ import os
 
 import pytest
 from runtime.cases import write_cases
-from runtime.directed import cases
+from runtime.directed import GROUPS
 from runtime.program import built
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    chosen = [*list(cases("convolutions"))[::10], *cases("many readers"), *list(cases("whole networks"))[::4]]
+    chosen = [
+        *list(GROUPS["convolutions"](1))[::10],
+        *GROUPS["many readers"](1),
+        *list(GROUPS["whole networks"](1))[::4],
+    ]
     return write_cases(tmp_path_factory.mktemp("cases") / "cases", chosen)
 
 
