@@ -54,7 +54,8 @@ static int32_t want_plane(const bitwren_network *network, bw_draft *draft, int32
         if (plane->tensor == tensor && plane->codes == codes && same_blocks(&plane->blocks, &blocks)) return k;
     }
     const bw_tensor *t = tensor_of(network, tensor);
-    const size_t bytes = codes || (t->low >= INT16_MIN && t->high <= INT16_MAX) ? 2 : 4;
+    const int small = codes && t->zero != BW_NO_ZERO && t->high <= UINT8_MAX; /* of pixels each channel has its own zero */
+    const size_t bytes = small ? 1 : codes || (t->low >= INT16_MIN && t->high <= INT16_MAX) ? 2 : 4;
     if (tensor == BW_PIXELS) {
         for (int32_t k = 0; k < draft->step_count; k++) /* another form of the pictures, loaded in these blocks already */
             if (draft->steps[k].base == BW_PIXELS && same_blocks(&draft->steps[k].blocks, &blocks))

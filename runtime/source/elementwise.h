@@ -15,8 +15,12 @@ typedef struct {
     values value;
 } block_run;
 
-INLINE block_run open_run(const bw_program *program, const bw_context *context, int32_t channel, int32_t columns) {
-    return (block_run){program, context->arena, channel, columns, 0, .value = {.count = 0}};
+INLINE void open_run(block_run *run, const bw_program *program, const bw_context *context, int32_t channel, int32_t columns) {
+    run->program = program; /* field by field: a list would clear all of `value` */
+    run->arena = context->arena;
+    run->channel = channel;
+    run->columns = columns;
+    run->vector = run->value.count = 0;
 }
 
 INLINE void finish_run(block_run *run) {
@@ -32,33 +36,41 @@ INLINE void add_to_run(block_run *run, W value) {
     run->value.wide[run->value.count++] = value;
 }
 
+INLINE void finish_one(const bw_program *program, char *arena, int32_t channel, int32_t y, int32_t x, W value) {
+    values one;
+    one.wide[0] = value;
+    one.count = one.is_wide = 1;
+    finish_1x1(program, arena, channel, y, x, &one);
+}
+
 /* ------------------------------------------------------------------ convolutions by multiplication */
 
 /* Sums of `outputs` channels at output vector (y, x): products of pairs of channels, added in int32. */
 INLINE void multiply_window(const bw_direct *step, const bw_context *context, int32_t y, int32_t x, int32_t first,
                             const int32_t outputs) {
     const int32_t window = step->window, pairs = (step->channels + 1) / 2;
-    const size_t stride_c = step->input->channel_stride * BW_LANES, tap_weights = 2 * (size_t)pairs;
+    const int32_t bytes = (int32_t)step->input->bytes, zero = step->input->zero;
+    const size_t vector = BW_LANES * step->input->bytes, tap_weights = 2 * (size_t)pairs;
+    const size_t stride_c = step->input->channel_stride * vector;
     const size_t output_weights = (size_t)window * (size_t)window * tap_weights;
-    const int16_t *input = int16_plane(step->input, context->arena) + bw_inner(step->input, 0) * BW_LANES;
+    const char *input = context->arena + step->input->offset + bw_inner(step->input, 0) * vector;
     const int16_t *weights = step->weights + (size_t)first * output_weights;
     W sum[4];
     UNROLL for (int32_t o = 0; o < outputs; o++) sum[o] = w_set(0);
     for (int32_t v = 0; v < window; v++)
         for (int32_t u = 0; u < window; u++) {
-            const int16_t *from =
-                input + bw_step(step->input, y * step->stride - step->top + v, x * step->stride - step->left + u) * BW_LANES;
+            const char *from = input + bw_step(step->input, y * step->stride - step->top + v,
+                                               x * step->stride - step->left + u) * (ptrdiff_t)vector;
             for (int32_t pair = 0; pair < pairs; pair++, weights += 2) {
                 const size_t second = 2 * pair + 1 < step->channels ? stride_c : 0; /* odd: its weight is 0 */
-                const P both = v_pair(v_load(from), v_load(from + second));
+                const P both = v_pair(load_vector(from, bytes, zero), load_vector(from + second, bytes, zero));
                 UNROLL for (int32_t o = 0; o < outputs; o++)
                     sum[o] = w_add_products(sum[o], both, weights + (size_t)o * output_weights);
                 from += 2 * stride_c;
             }
         }
     for (int32_t o = 0; o < outputs; o++) {
-        values one = {.wide = {sum[o]}, .count = 1, .is_wide = 1};
-        finish_1x1(&step->program, context->arena, first + o, y, x, &one);
+        finish_one(&step->program, context->arena, first + o, y, x, sum[o]);
     }
 }
 
@@ -125,7 +137,8 @@ INLINE W pool_max(const bw_pool *step, const int16_t *from, size_t row_stride, i
 static void pool(const bw_pool *step, const bw_context *context, int32_t channel) {
     const bw_plane *in = step->input;
     const size_t row_stride = in->row_stride * BW_LANES;
-    block_run run = open_run(&step->program, context, channel, step->output_width);
+    block_run run;
+    open_run(&run, &step->program, context, channel, step->output_width);
     for (int32_t y = 0; y < step->output_height; y++)
         for (int32_t x = 0; x < step->output_width; x++) {
             if (channel >= step->channels) { /* channels past the input's are 0 */
@@ -148,13 +161,15 @@ static void pool(const bw_pool *step, const bw_context *context, int32_t channel
 /* ------------------------------------------------------------------ one value to one value */
 
 INLINE W plane_value(const bw_plane *plane, const char *arena, size_t vector) {
-    if (plane->bytes == 4) return w_load((const int32_t *)(const void *)(arena + plane->offset) + vector * BW_LANES);
-    return w_widen(v_load(int16_plane(plane, arena) + vector * BW_LANES));
+    const char *from = arena + plane->offset + vector * BW_LANES * plane->bytes;
+    if (plane->bytes == 4) return w_load((const int32_t *)(const void *)from);
+    return w_widen(load_vector(from, (int32_t)plane->bytes, plane->zero));
 }
 
 static void map(const bw_map *step, const bw_context *context, int32_t channel) {
     const W zero = w_set(step->zero != NULL ? step->zero[channel] : 0);
-    block_run run = open_run(&step->program, context, channel, step->input->block_width);
+    block_run run;
+    open_run(&run, &step->program, context, channel, step->input->block_width);
     for (int32_t y = 0; y < step->input->block_height; y++)
         for (int32_t x = 0; x < step->input->block_width; x++) {
             const size_t vector = bw_inner(step->input, channel) + (size_t)bw_step(step->input, y, x);
@@ -165,7 +180,8 @@ static void map(const bw_map *step, const bw_context *context, int32_t channel) 
 
 static void gather(const bw_gather *step, const bw_context *context, int32_t channel) {
     const int32_t *from = step->from;
-    block_run run = open_run(&step->program, context, channel, step->columns);
+    block_run run;
+    open_run(&run, &step->program, context, channel, step->columns);
     for (int32_t vector = 0; vector < step->vectors; vector++, from += BW_LANES) {
         int32_t lanes[BW_LANES];
         if (step->input == NULL) {
@@ -174,6 +190,10 @@ static void gather(const bw_gather *step, const bw_context *context, int32_t cha
                 const int inside = from[lane] >= 0 && step->picture[lane] < context->pictures;
                 lanes[lane] = inside ? given[step->picture[lane] * step->picture_stride + (size_t)from[lane]] : 0;
             }
+        } else if (step->input->bytes == 1) { /* as they are, less their zero point */
+            const uint8_t *given = (const uint8_t *)(context->arena + step->input->offset);
+            given += (size_t)channel * step->channel_stride;
+            for (int32_t lane = 0; lane < BW_LANES; lane++) lanes[lane] = from[lane] >= 0 ? given[from[lane]] : 0;
         } else if (step->input->bytes == 4) {
             const int32_t *given = (const int32_t *)(const void *)(context->arena + step->input->offset);
             given += (size_t)channel * step->channel_stride;
@@ -243,7 +263,6 @@ static void sum(const bw_sum *step, const bw_context *context) {
             sums[o * BW_LANES + p * lanes_each] = one_sum(step, total, tables, o);
     }
     for (int32_t o = 0; o < step->outputs; o++) {
-        values one = {.wide = {w_load(sums + o * BW_LANES)}, .count = 1, .is_wide = 1};
-        finish_1x1(&step->program, context->arena, o, 0, 0, &one);
+        finish_one(&step->program, context->arena, o, 0, 0, w_load(sums + o * BW_LANES));
     }
 }

@@ -121,18 +121,26 @@ INLINE void next_tile(const bw_plane *plane, int32_t *y, int32_t *x, const int32
 }
 
 /* Store vectors, less `zero`, in the channel whose first inner vector is at `inner`, and the halo vectors made of them. */
-INLINE void store_narrow(const bw_plane *plane, int16_t *inner, int32_t y, int32_t x, const values *value, V zero,
-                         const int32_t vectors, const int32_t columns) {
-    const bw_plane p = *plane; /* a copy: stores of int16 might change *plane, for all that a compiler knows */
+INLINE void store_narrow(const bw_plane *plane, char *inner, int32_t y, int32_t x, const values *value, V zero,
+                         const int32_t vectors, const int32_t columns, const int32_t bytes) {
+    const bw_plane p = *plane; /* a copy: stores might change *plane, for all that a compiler knows */
     for (int32_t first = 0; first < value->count; first += vectors) {
         UNROLL for (int32_t i = 0; i < vectors; i++) {
             const int32_t row = y + i / columns, column = x + i % columns;
             const int32_t *halos = p.first_halo + (ptrdiff_t)row * p.block_width + column;
             V stored = v_subtract(value->narrow[first + i], zero);
             if (p.row_mask != NULL) stored = v_and(stored, inside_mask(&p, row, column));
-            v_store(inner + bw_step(&p, row, column) * BW_LANES, stored);
-            for (const bw_halo *halo = p.halos + halos[0]; halo < p.halos + halos[1]; halo++)
-                v_store(inner + (ptrdiff_t)halo->target * BW_LANES, v_shuffle(stored, &p.shuffles[halo->shuffle]));
+            if (bytes == 1) {
+                const B codes = b_narrow(stored);
+                b_store((uint8_t *)inner + bw_step(&p, row, column) * BW_LANES, codes);
+                for (const bw_halo *halo = p.halos + halos[0]; halo < p.halos + halos[1]; halo++)
+                    b_store((uint8_t *)inner + (ptrdiff_t)halo->target * BW_LANES, b_shuffle(codes, &p.shuffles[halo->shuffle]));
+            } else {
+                int16_t *to = (int16_t *)(void *)inner;
+                v_store(to + bw_step(&p, row, column) * BW_LANES, stored);
+                for (const bw_halo *halo = p.halos + halos[0]; halo < p.halos + halos[1]; halo++)
+                    v_store(to + (ptrdiff_t)halo->target * BW_LANES, v_shuffle(stored, &p.shuffles[halo->shuffle]));
+            }
         }
         next_tile(plane, &y, &x, vectors, columns);
     }
@@ -177,13 +185,14 @@ INLINE void run_program(const bw_program *program, char *arena, int32_t channel,
             add_plane(in->plane, (const int16_t *)(void *)inner, y, x, value, vectors, columns);
             break;
         case BW_STORE:
-            if (in->plane->bytes == 2) {
-                make_narrow(value);
-                const V zero = v_set((int16_t)(in->zero != NULL ? in->zero[channel] : 0));
-                store_narrow(in->plane, (int16_t *)(void *)inner, y, x, value, zero, vectors, columns);
-            } else {
+            if (in->plane->bytes == 4) {
                 make_wide(value);
                 store_wide(in->plane, (int32_t *)(void *)inner, y, x, value, vectors, columns);
+            } else {
+                make_narrow(value);
+                const V zero = v_set((int16_t)(in->zero != NULL ? in->zero[channel] : 0));
+                if (in->plane->bytes == 1) store_narrow(in->plane, inner, y, x, value, zero, vectors, columns, 1);
+                else store_narrow(in->plane, inner, y, x, value, zero, vectors, columns, 2);
             }
             break;
         default:

@@ -1,7 +1,7 @@
 /* All steps of a kernel set, written once over vectors. A kernel set's file defines, for its instructions,
  *
- *     V  BW_LANES int16, W BW_LANES int32, P two V made ready for products
- *     v_*, w_* below, INLINE, NOINLINE, UNROLL, KERNELS (its name)
+ *     B  BW_LANES uint8, V BW_LANES int16, W BW_LANES int32, P two V made ready for products
+ *     b_*, v_*, w_* below, INLINE, NOINLINE, UNROLL, KERNELS (its name)
  *     HAS_HALVED: 1 where it has v_xor, v_set_bits and v_spread_bit, which tables of half the sums need, else 0
  *
  * and includes this file. All loads and stores are aligned to their size, but v_load of tables to VECTOR bytes only.
@@ -15,6 +15,11 @@
 
 INLINE V inside_mask(const bw_plane *plane, int32_t y, int32_t x) {
     return v_and(v_load(plane->row_mask + y * BW_LANES), v_load(plane->column_mask + x * BW_LANES));
+}
+
+/* A vector of a plane of codes or stream; `bytes` is the plane's. */
+INLINE V load_vector(const char *from, const int32_t bytes, int32_t zero) {
+    return bytes == 1 ? v_load_codes((const uint8_t *)from, zero) : v_load((const int16_t *)(const void *)from);
 }
 
 #include "finish.h"

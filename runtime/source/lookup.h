@@ -12,11 +12,11 @@
 
 /* Entry j of the table at `table` is the sum over k < channels of x_k where bit k of j is set, else -x_k. Of six channels
  * there are only the entries with bit 5 of j not set.
- * x: the vectors, `stride` values apart. Returns the sum of |x_k|, int16. */
-INLINE V make_table(const int16_t *x, size_t stride, char *table, const int32_t channels) {
+ * x: the vectors, `stride` bytes apart, of a plane of `bytes`. Returns the sum of |x_k|, int16. */
+INLINE V make_table(const char *x, size_t stride, char *table, const int32_t channels, const int32_t bytes, int32_t zero) {
     V twice[BW_HALVED_GROUP], entry[8], lowest = v_set(0), reach = v_set(0);
     UNROLL for (int32_t k = 0; k < channels; k++) {
-        const V value = v_load(x + (size_t)k * stride);
+        const V value = load_vector(x + (size_t)k * stride, bytes, zero);
         lowest = v_subtract(lowest, value);
         reach = v_add(reach, v_absolute(value));
         twice[k] = v_add(value, value);
@@ -37,21 +37,41 @@ INLINE V make_table(const int16_t *x, size_t stride, char *table, const int32_t 
     return reach;
 }
 
-/* A column of `rows` tables, one above the other in memory and in the picture. */
-NOINLINE static void make_column(const int16_t *x, size_t row_stride, size_t stride, char *table, V *reach, int32_t rows,
-                                 size_t table_bytes, int32_t channels) {
-    for (int32_t row = 0; row < rows; row++, x += row_stride, table += table_bytes) {
+/* Where a column of tables comes from: the strides from row to row and channel to channel, in bytes. */
+typedef struct {
+    size_t vector, row, channel;
+    int32_t zero;
+    int16_t one_byte; /* a plane of bytes 1 */
+} table_source;
+
+INLINE table_source open_source(const bw_plane *plane) {
+    const size_t vector = BW_LANES * plane->bytes;
+    return (table_source){vector, plane->row_stride * vector, plane->channel_stride * vector, plane->zero, plane->bytes == 1};
+}
+
+INLINE void make_tables(const char *x, const table_source *source, char *table, V *reach, int32_t rows, size_t table_bytes,
+                        int32_t channels, const int32_t bytes) {
+    const size_t stride = source->channel;
+    const int32_t zero = source->zero;
+    for (int32_t row = 0; row < rows; row++, x += source->row, table += table_bytes) {
         switch (channels) {
-        case 1: reach[row] = make_table(x, stride, table, 1); break;
-        case 2: reach[row] = make_table(x, stride, table, 2); break;
-        case 3: reach[row] = make_table(x, stride, table, 3); break;
-        case 4: reach[row] = make_table(x, stride, table, 4); break;
-        case 5: reach[row] = make_table(x, stride, table, 5); break;
+        case 1: reach[row] = make_table(x, stride, table, 1, bytes, zero); break;
+        case 2: reach[row] = make_table(x, stride, table, 2, bytes, zero); break;
+        case 3: reach[row] = make_table(x, stride, table, 3, bytes, zero); break;
+        case 4: reach[row] = make_table(x, stride, table, 4, bytes, zero); break;
+        case 5: reach[row] = make_table(x, stride, table, 5, bytes, zero); break;
 #if HAS_HALVED
-        default: reach[row] = make_table(x, stride, table, BW_HALVED_GROUP); break;
+        default: reach[row] = make_table(x, stride, table, BW_HALVED_GROUP, bytes, zero); break;
 #endif
         }
     }
+}
+
+/* A column of `rows` tables, one above the other in memory and in the picture. */
+NOINLINE static void make_column(const char *x, const table_source *source, char *table, V *reach, int32_t rows,
+                                 size_t table_bytes, int32_t channels) {
+    if (source->one_byte) make_tables(x, source, table, reach, rows, table_bytes, channels, 1);
+    else make_tables(x, source, table, reach, rows, table_bytes, channels, 2);
 }
 
 #define TABLE_BYTES(group) ((size_t)VECTOR << ((group) == BW_HALVED_GROUP ? (group) - 1 : (group)))
@@ -150,11 +170,12 @@ INLINE void keep_bound(lookup_item *item, int32_t tile, const V *more, const int
 INLINE void fetch_ahead(const bw_program *program, const char *arena, int32_t channel, int32_t y, int32_t x, const int32_t rows,
                         int32_t columns) {
     for (const bw_instruction *in = program->instructions; in < program->instructions + program->count; in++) {
-        if (in->plane == NULL || in->plane->bytes != 2 || channel >= in->plane->channels) continue;
-        const char *inner = arena + in->plane->offset + bw_inner(in->plane, channel) * VECTOR;
+        if (in->plane == NULL || channel >= in->plane->channels) continue;
+        const ptrdiff_t vector = (ptrdiff_t)(BW_LANES * in->plane->bytes);
+        const char *inner = arena + in->plane->offset + (ptrdiff_t)bw_inner(in->plane, channel) * vector;
         UNROLL for (int32_t row = 0; row < rows; row++) {
-            const char *from = inner + bw_step(in->plane, y + row, x) * VECTOR;
-            for (int32_t line = 0; line < columns * VECTOR; line += 64) FETCH(from + line);
+            const char *from = inner + bw_step(in->plane, y + row, x) * vector;
+            for (ptrdiff_t line = 0; line < columns * vector; line += 64) FETCH(from + line);
         }
     }
 }
@@ -168,7 +189,9 @@ INLINE void finish_tiles(const bw_lookup *step, const bw_context *context, looku
         const size_t first = (size_t)(o * vectors) * BW_LANES;
         fetch_ahead(&step->program, context->arena, item->first + o + 2, item->y, item->x, rows, item->tiles * columns);
         for (int32_t tile = 0, start = 0; tile < item->tiles; start = tile) {
-            values value = {.count = 0, .is_wide = item->spilled[tile]};
+            values value; /* not = {...}: that would clear all of it */
+            value.count = 0;
+            value.is_wide = item->spilled[tile];
             for (; tile < item->tiles && item->spilled[tile] == value.is_wide && value.count < BW_MAX_RUN; tile++) {
                 const int16_t *sums = item->sums + first + (size_t)tile * next_tile;
                 const int32_t *wide = item->wide + first + (size_t)tile * next_tile;
@@ -241,21 +264,21 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t
     const int32_t high = (rows - 1) * stride + 3, ring = (columns - 1) * stride + 3, vectors = rows * columns;
     const int32_t overlap = ring - columns * stride; /* columns of tables that the next tile uses again */
     const bw_index_form *form = &step->form;
-    const size_t row_stride = step->input->row_stride * BW_LANES, stride_c = step->input->channel_stride * BW_LANES;
-    const int16_t *input = (const int16_t *)(const void *)(context->arena + step->input->offset);
+    const table_source source = open_source(step->input);
+    const char *input = context->arena + step->input->offset;
     lookup_item item = open_item(step, context, number);
     const ptrdiff_t corner = bw_step(step->input, item.y * stride - step->top, item.x * stride - step->left);
     double since = context->seconds != NULL ? bw_seconds() : 0;
     for (int32_t set = 0; set < form->sets; set++) {
         const int32_t left = form->channels - set * group, channels = left < group ? left : group;
-        const int16_t *x = input + ((ptrdiff_t)bw_inner(step->input, set * group) + corner) * BW_LANES;
+        const char *x = input + ((ptrdiff_t)bw_inner(step->input, set * group) + corner) * (ptrdiff_t)source.vector;
         const uint8_t *index =
             step->indices + ((size_t)set * (size_t)form->outputs + (size_t)item.first) * (size_t)form->index_bytes;
         int32_t phase = 0;
         for (int32_t tile = 0; tile < item.tiles; tile++) {
             for (int32_t column = tile > 0 ? overlap : 0; column < ring; column++) {
                 const int32_t slot = (phase + column) % ring;
-                make_column(x + (size_t)(tile * columns * stride + column) * BW_LANES, row_stride, stride_c,
+                make_column(x + (size_t)(tile * columns * stride + column) * source.vector, &source,
                             item.tables + (size_t)(slot * high) * TABLE_BYTES(group), item.reach + slot * high, high,
                             TABLE_BYTES(group), channels);
             }
@@ -363,8 +386,8 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, int32_t
     const int32_t window = form->window, stride = step->stride, vectors = rows * columns;
     const int32_t high = (rows - 1) * stride + window, wide = (columns - 1) * stride + window;
     const int32_t table_bytes = (int32_t)TABLE_BYTES(group);
-    const size_t row_stride = step->input->row_stride * BW_LANES, stride_c = step->input->channel_stride * BW_LANES;
-    const int16_t *input = (const int16_t *)(const void *)(context->arena + step->input->offset);
+    const table_source source = open_source(step->input);
+    const char *input = context->arena + step->input->offset;
     const uint8_t *index = step->indices;
     lookup_item item = open_item(step, context, number);
     /* Tables stand as the positions do, column by column; under a window of one, group by group. */
@@ -381,16 +404,17 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, int32_t
             for (int32_t g = 0; g < groups; g++) {
                 const int32_t c = first + g * group;
                 const int32_t channels = form->channels - c < group ? form->channels - c : group;
-                const int16_t *from = input + ((ptrdiff_t)bw_inner(step->input, c) + bw_step(step->input, y, x)) * BW_LANES;
+                const char *from =
+                    input + ((ptrdiff_t)bw_inner(step->input, c) + bw_step(step->input, y, x)) * (ptrdiff_t)source.vector;
                 if (window > 1) {
                     for (int32_t column = 0; column < wide; column++)
-                        make_column(from + (size_t)column * BW_LANES, row_stride, stride_c,
+                        make_column(from + (size_t)column * source.vector, &source,
                                     item.tables + (size_t)(column * high) * (size_t)table_bytes,
                                     item.reach + column * high, high, (size_t)table_bytes, channels);
                 } else {
                     for (int32_t i = 0; i < vectors; i++) {
                         const ptrdiff_t at = bw_step(step->input, i / columns * stride, i % columns * stride);
-                        make_column(from + at * BW_LANES, row_stride, stride_c,
+                        make_column(from + at * (ptrdiff_t)source.vector, &source,
                                     item.tables + (size_t)(g * vectors + i) * (size_t)table_bytes,
                                     item.reach + g * vectors + i, 1, (size_t)table_bytes, channels);
                     }

@@ -5,15 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-
-
 static int count_readers(bitwren_network *network) {
     const bw_graph *graph = &network->graph;
     network->readers = bw_take(&network->heap, (size_t)graph->node_count + 1, sizeof *network->readers);
     if (network->readers == NULL) return 0;
     for (int32_t k = 0; k < graph->node_count; k++) {
         const bw_node *node = &graph->nodes[k];
-        for (int which = 0; which < (node->op == BW_ADD ? 2 : 1); which++) {
+        for (int which = 0; which < bw_input_count(node); which++) {
             const int32_t input = node->inputs[which];
             network->readers[input == BW_PIXELS ? graph->node_count : input]++;
         }
@@ -84,6 +82,14 @@ bitwren_status bitwren_open(const void *file, size_t bytes, const bitwren_open_o
     return status != BITWREN_OK ? status : bw_fail(error, BITWREN_NO_MEMORY, -1, "out of memory");
 }
 
+/* As bitwren_open; a refusal begins with the file's name. */
+static bitwren_status open_named(const char *path, const void *content, size_t bytes, const bitwren_open_options *options,
+                                 bitwren_network **network, bitwren_error *error) {
+    bitwren_error inner;
+    const bitwren_status status = bitwren_open(content, bytes, options, network, &inner);
+    return status == BITWREN_OK ? status : bw_fail(error, status, inner.node, "%.100s: %.150s", path, inner.message);
+}
+
 bitwren_status bitwren_open_file(const char *path, const bitwren_open_options *options, bitwren_network **network,
                                  bitwren_error *error) {
     if (path == NULL || network == NULL) return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "a pointer is NULL");
@@ -102,7 +108,7 @@ bitwren_status bitwren_open_file(const char *path, const bitwren_open_options *o
         if (content == NULL) status = bw_fail(error, BITWREN_NO_MEMORY, -1, "%.200s: out of memory", path);
         else if (fread(content, 1, (size_t)size, file) != (size_t)size)
             bw_fail(error, status, -1, "%.200s: cannot be read", path);
-        else status = bitwren_open(content, (size_t)size, options, network, error);
+        else status = open_named(path, content, (size_t)size, options, network, error);
     }
     bw_heap_close(&heap);
     fclose(file);

@@ -91,7 +91,7 @@ static int make_planes(maker *m) {
         *plane = (bw_plane){.channels = t->channels, .height = t->height, .width = t->width,
                             .grid = from->blocks.grid, .block_height = from->blocks.block_height,
                             .block_width = from->blocks.block_width, .top = from->halo[0], .left = from->halo[1],
-                            .bottom = from->halo[2], .right = from->halo[3], .bytes = from->bytes};
+                            .bottom = from->halo[2], .right = from->halo[3], .bytes = from->bytes, .zero = t->zero};
         if (!bw_lay_out(&m->plan->heap, plane)) return 0;
     }
     return place_planes(m, draft->planes);
@@ -227,8 +227,8 @@ static void make_conv(const maker *m, const bw_draft_step *from, bw_step_plan *s
     const bw_node *node = &m->network->graph.nodes[from->conv];
     const bw_packed *packed = &m->network->packed[from->conv];
     const bw_sliding sliding = bw_sliding_of(m->network, from->conv);
-    const bw_tile tile = step->kind == BW_LOOKUP ? bw_best_tile(&from->blocks, &sliding) : BW_TILE_1X1;
-    const bw_cut cut = bw_best_cut(&from->blocks, &sliding, tile, m->threads);
+    bw_tile tile;
+    const bw_cut cut = bw_best_cut(&from->blocks, &sliding, &tile, m->threads);
     const bw_blocks *b = &from->blocks;
     step->items = cut.tile_rows * cut.strips * cut.parts;
     if (step->kind == BW_LOOKUP) {

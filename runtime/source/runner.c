@@ -7,13 +7,15 @@
 #include "team.h"
 
 #define MOST_THREADS 1024
+#define MEETING_CYCLES 8000.0 /* of a step on one thread, at least, for threads to share it */
 
 struct bitwren_runner {
     bw_heap heap;
     const bitwren_network *network;
     bw_team *team;
     int32_t threads;
-    bw_plan one;    /* a picture at a time, its steps shared by all threads */
+    int32_t sharing; /* threads that share the steps of `one`: 1 or all */
+    bw_plan one;    /* a picture at a time */
     bw_plan many;   /* pictures.many at a time on each thread, no meetings; has no steps where that gains nothing */
     char *arena;    /* of `one`, or of `many` for each thread */
     char *scratch;  /* for each thread */
@@ -65,7 +67,7 @@ static bw_context context_of(const bitwren_runner *runner, int32_t thread, size_
     return (bw_context){.arena = runner->arena + arena, .scratch = runner->scratch + (size_t)thread * runner->scratch_each};
 }
 
-/* ------------------------------------------------------------------ one picture, all threads */
+/* ------------------------------------------------------------------ one picture, all threads or one */
 
 static void share_picture(void *about, int32_t thread) {
     const job *j = about;
@@ -82,7 +84,7 @@ static void share_picture(void *about, int32_t thread) {
             since = bw_seconds();
         }
         context.seconds = step->kind == BW_LOOKUP ? seconds : NULL;
-        if (runner->threads == 1) {
+        if (runner->sharing == 1) {
             for (int32_t item = 0; item < step->items; item++) run_item(runner->network->kernels, step, &context, item);
         } else {
             const int32_t grain = step->kind == BW_LOOKUP || step->kind == BW_DIRECT ? 1 : step->items / (4 * runner->threads) + 1;
@@ -94,7 +96,7 @@ static void share_picture(void *about, int32_t thread) {
             }
         }
         if (seconds != NULL && context.seconds == NULL) seconds[BW_FINISHING] += bw_seconds() - since;
-        bw_team_meet(runner->team);
+        if (runner->sharing > 1) bw_team_meet(runner->team);
     }
     if (thread == 0) read_logits(plan, &context, runner->network->graph.class_count, j->logits);
 }
@@ -138,7 +140,8 @@ bitwren_status bitwren_run(bitwren_runner *runner, const uint8_t *pixels, size_t
             bw_team_run(runner->team, take_lots, &j);
         } else {
             for (int32_t s = 0; s < runner->one.step_count; s++) atomic_store_explicit(&runner->next[s], 0, memory_order_relaxed);
-            bw_team_run(runner->team, share_picture, &j);
+            if (runner->sharing > 1) bw_team_run(runner->team, share_picture, &j);
+            else share_picture(&j, 0);
         }
         pixels += done * bytes;
         logits += done * classes;
@@ -148,6 +151,16 @@ bitwren_status bitwren_run(bitwren_runner *runner, const uint8_t *pixels, size_t
 }
 
 /* ------------------------------------------------------------------ start and stop */
+
+/* The plan for one picture: shared by the threads, unless its steps are so short that to meet after each takes longer. */
+static int plan_one(bitwren_runner *runner, const bitwren_memory *memory) {
+    runner->sharing = 1;
+    if (!bw_make_plan(runner->network, memory, 1, 1, &runner->one)) return 0;
+    if (runner->threads == 1 || runner->one.cycles < MEETING_CYCLES * runner->one.step_count) return 1;
+    bw_free_plan(&runner->one);
+    runner->sharing = runner->threads;
+    return bw_make_plan(runner->network, memory, 1, runner->threads, &runner->one);
+}
 
 /* The plan for lots: as many pictures in the lanes as cost least. Leaves no steps where `one` is as good. */
 static int plan_many(bitwren_runner *runner, const bitwren_memory *memory, int32_t batch) {
@@ -184,7 +197,7 @@ bitwren_status bitwren_start(const bitwren_network *network, const bitwren_start
     runner->network = network;
     runner->threads = options->threads > 0 ? options->threads : bw_cores();
     bitwren_status status = BITWREN_NO_MEMORY;
-    if (bw_make_plan(network, memory, 1, runner->threads, &runner->one) &&
+    if (plan_one(runner, memory) &&
         (options->batch < 2 || plan_many(runner, memory, options->batch))) {
         const size_t threads = (size_t)runner->threads, many = aligned(runner->many.arena_bytes);
         const size_t one = aligned(runner->one.arena_bytes);

@@ -3,6 +3,8 @@
 #endif
 #include "team.h"
 
+#include "kernels.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -10,6 +12,7 @@
 
 #define MOST_LOOKS 4000 /* some 40 microseconds */
 #define FEWEST_LOOKS 8
+#define SHORT_SLEEP 200e-6 /* seconds, of which waking up takes 50 */
 
 struct bw_team {
     int32_t threads;
@@ -21,7 +24,7 @@ struct bw_team {
     _Alignas(64) atomic_uint meetings; /* changes when all have met */
     _Alignas(64) atomic_int absent;    /* that have not come to this meeting */
     _Alignas(64) atomic_int sleepers;
-    atomic_int looks; /* before going to sleep */
+    atomic_int looks; /* at a meeting, before going to sleep */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     _Alignas(64) atomic_int numbers; /* given to threads as they start */
@@ -35,22 +38,33 @@ static void relax(void) {
 #endif
 }
 
-/* Wait until *word is no longer `old`. */
-static void wait_for_change(bw_team *team, atomic_uint *word, unsigned old) {
-    const int looks = atomic_load_explicit(&team->looks, memory_order_relaxed);
-    for (int k = 0; k < looks; k++) {
-        if (atomic_load_explicit(word, memory_order_acquire) != old) {
-            if (looks < MOST_LOOKS) atomic_store_explicit(&team->looks, 2 * looks, memory_order_relaxed);
-            return;
-        }
-        relax();
-    }
-    if (looks > FEWEST_LOOKS) atomic_store_explicit(&team->looks, looks / 2, memory_order_relaxed);
+static void sleep_until_changed(bw_team *team, atomic_uint *word, unsigned old) {
     pthread_mutex_lock(&team->mutex);
     atomic_fetch_add(&team->sleepers, 1); /* before the look below: whoever changes the word looks at it afterwards */
     while (atomic_load(word) == old) pthread_cond_wait(&team->changed, &team->mutex);
     atomic_fetch_sub(&team->sleepers, 1);
     pthread_mutex_unlock(&team->mutex);
+}
+
+/* Whether *word is no longer `old`, within so many looks. */
+static int look_for_change(atomic_uint *word, unsigned old, int looks) {
+    for (int k = 0; k < looks; k++) {
+        if (atomic_load_explicit(word, memory_order_acquire) != old) return 1;
+        relax();
+    }
+    return 0;
+}
+
+/* Wait for the others in the middle of a task. A sleep that turns out short was a mistake: look longer the next time. A long
+ * one means that the processor is busy with somebody else, who needs the time that looking takes. */
+static void wait_for_meeting(bw_team *team, unsigned meeting) {
+    const int looks = atomic_load_explicit(&team->looks, memory_order_relaxed);
+    if (look_for_change(&team->meetings, meeting, looks)) return;
+    const double start = bw_seconds();
+    sleep_until_changed(team, &team->meetings, meeting);
+    int next = bw_seconds() - start < SHORT_SLEEP ? 4 * looks : looks / 2;
+    next = next > MOST_LOOKS ? MOST_LOOKS : next < FEWEST_LOOKS ? FEWEST_LOOKS : next;
+    atomic_store_explicit(&team->looks, next, memory_order_relaxed);
 }
 
 static void change(bw_team *team, atomic_uint *word) {
@@ -65,7 +79,7 @@ void bw_team_meet(bw_team *team) {
     if (team->threads == 1) return;
     const unsigned meeting = atomic_load(&team->meetings);
     if (atomic_fetch_sub(&team->absent, 1) > 1) {
-        wait_for_change(team, &team->meetings, meeting);
+        wait_for_meeting(team, meeting);
         return;
     }
     atomic_store(&team->absent, team->threads);
@@ -76,7 +90,8 @@ static void *work(void *argument) {
     bw_team *team = argument;
     const int32_t number = atomic_fetch_add(&team->numbers, 1);
     for (unsigned round = 0;; round++) {
-        wait_for_change(team, &team->round, round);
+        /* Between tasks, where one often follows the other at once. */
+        if (!look_for_change(&team->round, round, MOST_LOOKS)) sleep_until_changed(team, &team->round, round);
         if (team->stop) return NULL;
         team->task(team->about, number);
         bw_team_meet(team);
@@ -98,7 +113,7 @@ bw_team *bw_team_start(bw_heap *heap, int32_t threads) {
     if (team->thread == NULL) return NULL;
     team->threads = 1;
     atomic_store(&team->numbers, 1);
-    atomic_store(&team->looks, MOST_LOOKS / 4);
+    atomic_store(&team->looks, MOST_LOOKS);
     if (pthread_mutex_init(&team->mutex, NULL) != 0) return NULL;
     if (pthread_cond_init(&team->changed, NULL) != 0) {
         pthread_mutex_destroy(&team->mutex);

@@ -1,6 +1,6 @@
 /* A team of threads that work on the same thing, meet, and go on: few microseconds apart, so they wait for each other a
- * short while by looking again and again. How long adapts: where that was in vain - the processor is busy with somebody
- * else - they soon go straight to sleep. */
+ * short while by looking again and again. How long adapts: where the processor is busy with somebody else they soon go
+ * straight to sleep. */
 #ifndef BW_TEAM_H
 #define BW_TEAM_H
 

@@ -19,8 +19,24 @@ typedef struct {
     __m256i low, high; /* lanes 0..3 and 8..11, 4..7 and 12..15: the order of unpack and pack */
 } W, P;
 
+typedef __m128i B;
+
+INLINE B b_narrow(V a) { /* the low bytes */
+    const __m256i low = _mm256_and_si256(a, _mm256_set1_epi16(0xFF));
+    return _mm_packus_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+}
+INLINE void b_store(uint8_t *to, B x) { _mm_store_si128((__m128i *)(void *)to, x); }
+INLINE B b_shuffle(B a, const bw_shuffle *shuffle) {
+    return _mm_shuffle_epi8(a, _mm_loadu_si128((const __m128i *)(const void *)shuffle->source));
+}
+
 INLINE V v_set(int16_t x) { return _mm256_set1_epi16(x); }
 INLINE V v_load(const int16_t *from) { return _mm256_load_si256((const __m256i *)(const void *)from); }
+/* Codes less their zero point, from bytes that are so modulo 256. */
+INLINE V v_load_codes(const uint8_t *from, int32_t zero) {
+    const __m128i codes = _mm_add_epi8(_mm_load_si128((const __m128i *)(const void *)from), _mm_set1_epi8((char)zero));
+    return _mm256_sub_epi16(_mm256_cvtepu8_epi16(codes), _mm256_set1_epi16((int16_t)zero));
+}
 INLINE void v_store(int16_t *to, V x) { _mm256_store_si256((__m256i *)(void *)to, x); }
 INLINE V v_add(V a, V b) { return _mm256_add_epi16(a, b); }
 INLINE V v_add_saturating(V a, V b) { return _mm256_adds_epi16(a, b); }
