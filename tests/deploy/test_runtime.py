@@ -137,16 +137,23 @@ def test_a_call_lets_other_python_threads_run():
     assert turns > 1
 
 
-def test_closing_while_another_thread_runs():
-    pixels, got = np.resize(PICTURES, (20000, *PICTURES.shape[1:])), []
-    for _ in range(3):
+def test_closing_while_another_thread_runs(monkeypatch):
+    released, release = [], module._release
+    monkeypatch.setattr(module, "_release", lambda what, *rest: (released.append(what.__name__), release(what, *rest)))
+    pixels, got, began = np.resize(PICTURES, (20000, *PICTURES.shape[1:])), [], 0
+    while began < 3:  # times that the close came first, as it nearly always does
         runtime = Runtime(CONTENT)
         worker = threading.Thread(target=lambda r=runtime: got.append(r.run(pixels, 2)))
         worker.start()
-        time.sleep(0.005)
+        while not runtime._idle:  # until the call is about to take a runner
+            time.sleep(0)
+        time.sleep(0.002)
         runtime.close()
+        began += worker.is_alive() and released == []
         worker.join()
-        assert not runtime._idle
+        del worker
+        assert released == ["bitwren_stop", "bitwren_close"]
+        released.clear()
         with pytest.raises(ValueError, match="closed"):
             runtime.run(PICTURES)
     assert all(np.array_equal(logits, np.resize(LOGITS, (20000, 10))) for logits in got)
