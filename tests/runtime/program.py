@@ -1,10 +1,8 @@
 """The agreement program of runtime/tests, built for this processor, under sanitizers, and for 64-bit Arm."""
 
-import concurrent.futures
 import dataclasses
 import functools
 import os
-import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,41 +11,40 @@ import pytest
 
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 EXPECTED = tuple(os.environ.get("BITWREN_EXPECT_KERNELS", "").split())  # sets that must run here: .ci/run names them
-WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
-PROGRAM = ("agree", "apart", "case", "check_primitives", "guard")  # and primitives, once for each kernel set
-SETS = {  # by architecture: name, compiler flags
-    "x86_64": [
-        ("avx512", ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mbmi", "-mbmi2"]),
-        ("avx2", ["-mavx2", "-mbmi", "-mbmi2"]),
-    ],
-    "aarch64": [("neon", [])],
+PACKAGES = {
+    "cmake": "cmake",
+    "gcc": "gcc",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
+    "qemu-aarch64": "qemu-user",
 }
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-PACKAGES = {"gcc": "gcc", "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Build:
-    """How to build the program: compiler, flags, the architecture it is for, what runs it, kernel sets left out."""
+    """How to build the program: the compiler, what CMake is told, what runs the program."""
 
     name: str
     compiler: str
-    architecture: str
-    flags: tuple[str, ...]
+    options: tuple[str, ...]
     emulator: str | None = None
-    without: tuple[str, ...] = ()
 
 
-HOST = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+def with_flags(flags):
+    """Return what CMake is told to compile with these flags alone."""
+    return "-DCMAKE_BUILD_TYPE=None", f"-DCMAKE_C_FLAGS={flags}"
+
+
+SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+ARM = ("-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", "-DCMAKE_EXE_LINKER_FLAGS=-static")
 BUILDS = {
     b.name: b
     for b in (
-        Build("host", "gcc", HOST, ("-O2", *WARNINGS)),
+        Build("host", "gcc", ("-DBITWREN_WERROR=ON",)),  # as it is shipped
         # -Og: at -O1 GCC takes half a minute for the portable kernels with both sanitizers. What AVX-512 adds to AVX2
         # moves no memory, and threads share steps in the same way whatever the set.
-        Build("sanitized", "gcc", HOST, ("-Og", "-g", *SANITIZERS), without=("avx512",)),
-        Build("threads", "gcc", HOST, ("-O1", "-g", "-fsanitize=thread"), without=("avx512", "avx2", "neon")),
-        Build("arm", "aarch64-linux-gnu-gcc", "aarch64", ("-O2", "-static", *WARNINGS), "qemu-aarch64"),
+        Build("sanitized", "gcc", (*with_flags(f"-Og -g {SANITIZERS}"), "-DBITWREN_WITHOUT=avx512")),
+        Build("threads", "gcc", (*with_flags("-O1 -g -fsanitize=thread"), "-DBITWREN_WITHOUT=avx512;avx2;neon")),
+        Build("arm", "aarch64-linux-gnu-gcc", (*ARM, *with_flags("-O2"), "-DBITWREN_WERROR=ON"), "qemu-aarch64"),
     )
 }
 
@@ -75,47 +72,20 @@ class Program:
 
 def missing(build):
     """Return the tools that a build needs and this machine lacks."""
-    return [tool for tool in (build.compiler, build.emulator) if tool and not shutil.which(tool)]
+    return [tool for tool in ("cmake", build.compiler, build.emulator) if tool and not shutil.which(tool)]
 
 
 def skip_without(build):
-    """Skip where a tool is missing; fail instead where a kernel set that only this build runs is expected."""
-    absent = missing(build)
-    if not absent:
-        return
-    message = f"needs {' and '.join(f'{tool} (package {PACKAGES[tool]})' for tool in absent)}"
-    if set(EXPECTED) & {"portable", *(name for name, _ in SETS.get(build.architecture, []))}:
-        pytest.fail(f"{message}, and BITWREN_EXPECT_KERNELS is {' '.join(EXPECTED)!r}")
-    pytest.skip(message)
+    """Skip where a tool is missing, or fail where kernel sets are expected to run."""
+    absent = [f"{tool} (package {PACKAGES[tool]})" for tool in missing(build)]
+    if absent:
+        (pytest.fail if EXPECTED else pytest.skip)(f"needs {' and '.join(absent)}")
 
 
-def compile_program(build, folder):
-    """Compile a build into a folder and return the program's path."""
-    sets = [one for one in [*SETS.get(build.architecture, []), ("portable", [])] if one[0] not in build.without]
-    common = ["-std=c11", "-pthread", *(f"-I{RUNTIME / d}" for d in ("include", "source", "tests")), *build.flags]
-    common += [f"-DBITWREN_HAS_{name.upper()}" for name, _ in sets if name != "portable"]
-    jobs = [
-        (f"primitives_{name}", RUNTIME / "tests/primitives.c", [*flags, f'-DKERNEL_FILE="kernels_{name}.c"'])
-        for name, flags in sets
-    ]
-    files = [file for file in sorted((RUNTIME / "source").glob("*.c")) if not file.name.startswith("kernels_")]
-    jobs += [(file.stem, file, []) for file in [*files, *(RUNTIME / "tests" / f"{name}.c" for name in PROGRAM)]]
-
-    def compile_file(job):
-        name, source, flags = job
-        call([build.compiler, *common, *flags, "-c", str(source), "-o", str(folder / f"{name}.o")])
-
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        list(pool.map(compile_file, jobs))
-    path = folder / "agree"
-    call([build.compiler, *common, *(str(folder / f"{name}.o") for name, _, _ in jobs), "-o", str(path), "-lm"])
-    return path
-
-
-def call(command):
-    """Run a compiler; show what it says where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
+def call(*command):
+    """Run a command; show what it says where it fails."""
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
 @functools.cache
@@ -124,5 +94,15 @@ def built(name, folder):
     build = BUILDS[name]
     skip_without(build)
     place = folder / name
-    place.mkdir()
-    return Program(compile_program(build, place), build.emulator)
+    call(
+        "cmake",
+        "-S",
+        RUNTIME,
+        "-B",
+        place,
+        "-DBITWREN_TESTS=ON",
+        f"-DCMAKE_C_COMPILER={build.compiler}",
+        *build.options,
+    )
+    call("cmake", "--build", place, "--target", "agree", "--parallel", "2")
+    return Program(place / "tests" / "agree", build.emulator)

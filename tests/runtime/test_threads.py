@@ -18,14 +18,13 @@ def spin(stop):
 
 
 def test_more_threads_than_cores_on_a_busy_machine(builds, case_file):
-    stop = multiprocessing.Event()
-    others = [multiprocessing.Process(target=spin, args=(stop,), daemon=True) for _ in range(os.cpu_count() or 1)]
+    program, files = built("host", builds), [case_file("many readers"), case_file("shared")]
+    cores, stop = os.cpu_count() or 1, multiprocessing.Event()
+    others = [multiprocessing.Process(target=spin, args=(stop,), daemon=True) for _ in range(cores)]
     for other in others:
         other.start()
     try:
-        cores = os.cpu_count() or 1
-        files = [case_file("many readers"), case_file("shared")]
-        built("host", builds).agrees("--threads", f"{cores + 1},{2 * cores + 3}", *files)
+        program.agrees("--threads", f"{cores + 1},{2 * cores + 3}", *files)
     finally:
         stop.set()
         for other in others:
