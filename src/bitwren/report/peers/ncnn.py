@@ -37,7 +37,7 @@ def _scales(form: FloatForm, calibration: np.ndarray, folder: Path) -> dict[str,
     stem = folder / "ncnn-calibration"
     text, weights, blobs = ncnn_files(form)
     _write(stem, text, weights)
-    net = _net(stem, 2, "fp32")
+    net = _net(stem, 1, "fp32")  # two threads that wait for each other are slow on a busy machine
     names = quantised_inputs(form)
     samples = {name: [] for name in names}
     random = np.random.default_rng(0)
