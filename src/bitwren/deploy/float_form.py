@@ -119,7 +119,7 @@ class _Value:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Pending:
-    """A convolution not yet written, so that what follows can go into it: gain * conv(input) + bias for each channel."""
+    """A convolution not yet written, so that what follows can go into it: gain * conv(input) + bias."""
 
     node: Conv
     input: str
@@ -199,10 +199,7 @@ class _Builder:
             self.written(node.name)
 
     def add_conv(self, node: Conv) -> None:
-        if node.input == PIXELS:
-            source = self.centred_pixels()
-        else:
-            source = self.written(node.input)
+        source = self.centred_pixels() if node.input == PIXELS else self.written(node.input)
         out = len(node.weights)
         self.values[node.name] = _Pending(node, source.name, np.ones(out), np.zeros(out), source.unit)
 

@@ -67,7 +67,7 @@ def versions(names: list[str]) -> dict[str, str]:
 
 
 def engines_for(peers: list[str]) -> list[Engine]:
-    """Return every engine to measure, ours first; held to AVX2 too where the processor has AVX-512 and it can be told."""
+    """Return the engines to measure, ours first; held to AVX2 too where there is AVX-512 and they can be told."""
     wide = "avx512bw" in processor()["flags"]
     engines = [Engine(OURS, "1-bit"), *([Engine(OURS, "1-bit", avx2=True)] if wide else [])]
     for name in peers:
@@ -85,14 +85,14 @@ class EngineError(BitwrenError):
 
 
 class Worker:
-    """An engine in a process of its own; a context manager that ends it."""
+    """A process of its own for an engine; a context manager that ends it."""
 
-    def __init__(self, engine: Engine, threads: int, batch: int, model: Path, folder: Path, pixels: Path):
-        """Start it and wait until the network is open. Raises EngineError where that fails."""
-        self.engine, self.threads, self.batch = engine, threads, batch
-        environment = os.environ | engine.environment | {"OMP_NUM_THREADS": str(threads)}
+    def __init__(self, engine: Engine, job: dict):
+        """Start the process and wait until its job is done. Raises EngineError where that fails."""
+        self.engine = engine
+        environment = os.environ | engine.environment | {"OMP_NUM_THREADS": str(job.get("threads", 1))}
         environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bitwren.report.worker"],
             stdin=subprocess.PIPE,
@@ -101,10 +101,8 @@ class Worker:
             text=True,
             env=environment,
         )
-        job = {"engine": engine.name, "kind": engine.kind, "threads": threads, "batch": batch}
-        paths = {"model": str(model), "folder": str(folder), "pixels": str(pixels)}
         try:
-            self.opened = self.ask(job | paths)
+            self.opened = self.ask({"engine": engine.name, "kind": engine.kind} | job)
             if "error" in self.opened:
                 raise EngineError(f"{engine.label}: {self.opened['error']}")
         except BaseException:

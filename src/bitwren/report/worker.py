@@ -1,11 +1,11 @@
-"""One engine in a process of its own, so that its threads and memory disturb no other: `python -m bitwren.report.worker`.
+"""One engine in a process of its own, `python -m bitwren.report.worker`: its threads and memory disturb no other.
 
 The first line of stdin is a JSON job, every further one a JSON command; each is answered by one JSON line on stdout:
 
     {"engine", "kind", "threads", "batch", "folder", "model", "pixels"}  ->  {"open_s", "settings"} or {"error"}
+    {"engine", "kind", "folder", "model", "calibration"}                 ->  {"settings"} or {"error"}: files written
     {"do": "time", "seconds": S, "most": N}   ->  {"seconds": [...]}    of each run of a batch
     {"do": "logits", "out": FILE}             ->  {}                    of all the pictures, as .npy
-    {"do": "profile", "seconds": S}           ->  {"steps": [...]}      bitwren only
     {"do": "peak"}                            ->  {"bytes": N}          resident memory at its highest, now
 
 The end of stdin ends it.
@@ -33,31 +33,59 @@ def peak_bytes() -> int | None:
     return int(fields["VmHWM"].split()[0]) * 1024 if "VmHWM" in fields else None
 
 
-def _open(job: dict):
+def _opener(job: dict):
+    """Return what opens the network, its libraries loaded: a function without arguments -> run, settings."""
+    threads = job["threads"]
     if job["engine"] == OURS:
-        from bitwren.deploy.runtime import Runtime
+        from bitwren.deploy.runtime import Runtime, kernel_sets
 
-        network = Runtime(Path(job["model"]))
-        threads = job["threads"]
-        return lambda pixels: network.run(pixels, threads=threads), {"kernels": network.kernels}
+        kernel_sets()  # loads the library
+
+        def open_ours():
+            network = Runtime(job["model"])
+            return lambda pixels: network.run(pixels, threads=threads), {"kernels": network.kernels}
+
+        return open_ours
     peer = importlib.import_module(f"bitwren.report.peers.{job['engine']}")
-    return peer.load(job["kind"], Path(job["folder"]), job["threads"], job["batch"])
+    importlib.import_module(peer.PACKAGES[0])
+    return lambda: peer.load(job["kind"], Path(job["folder"]), threads, job["batch"])
+
+
+def _prepare(job: dict) -> dict:
+    from bitwren.deploy.float_form import float_form
+    from bitwren.network.pack import read_bwn
+
+    peer = importlib.import_module(f"bitwren.report.peers.{job['engine']}")
+    form = float_form(read_bwn(Path(job["model"])))
+    return peer.prepare(form, job["kind"], np.load(job["calibration"]), Path(job["folder"]))
+
+
+def _reason(error: Exception) -> str:
+    """Return an error as one line; an engine may fail in ways of its own, and the others are measured all the same."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def serve(lines, answer) -> None:
     """Answer a job and its commands. lines: of JSON; answer: called with each reply, a dictionary."""
     lines = iter(lines)
     job = json.loads(next(lines))
+    if "calibration" in job:
+        try:
+            answer({"settings": _prepare(job)})
+        except Exception as error:
+            answer({"error": _reason(error)})
+        return
     pixels = np.load(job["pixels"], mmap_mode="r")  # uint8 (N, C, H, W)
     batch = job["batch"]
     first = np.ascontiguousarray(np.resize(pixels, (batch, *pixels.shape[1:])))
     try:
+        opener = _opener(job)
         begin = time.perf_counter()
-        run, settings = _open(job)
+        run, settings = opener()
         opened = time.perf_counter() - begin
         run(first)
-    except Exception as error:  # an engine may fail in ways of its own; the others are measured all the same
-        answer({"error": f"{type(error).__name__}: {error}".splitlines()[0]})
+    except Exception as error:
+        answer({"error": _reason(error)})
         return
     answer({"open_s": opened, "settings": settings})
     for line in lines:
@@ -69,10 +97,6 @@ def serve(lines, answer) -> None:
                 parts = [run(np.ascontiguousarray(pixels[i : i + 1])) for i in range(len(pixels))]
                 np.save(command["out"], np.concatenate(parts))
                 answer({})
-            case "profile":
-                from bitwren.deploy.runtime import Runtime
-
-                answer({"steps": profile(Runtime(Path(job["model"])), first, job["threads"], command["seconds"])})
             case "peak":
                 answer({"bytes": peak_bytes()})
 
@@ -89,11 +113,6 @@ def time_runs(run, seconds: float, most: int) -> list[float]:
         run()
         times.append(time.perf_counter() - before)
     return times
-
-
-def profile(network, pixels: np.ndarray, threads: int, seconds: float) -> list[dict]:
-    """Return the steps of the runtime's plan with their time for a picture, measured for that many seconds."""
-    return network.profile(pixels, threads, seconds)
 
 
 def _main() -> None:

@@ -18,9 +18,9 @@ DRAWN = 128  # values of a tensor for each calibration picture, beside its extre
 def prepare(form: FloatForm, kind: str, calibration: np.ndarray, folder: Path) -> dict:
     """Write the files of a form into a folder; return settings. calibration: uint8 (N, C, H, W)."""
     stem = folder / f"ncnn-{kind}"
-    settings = {"int8 file": "made by bitwren: activations by least squared error, weights +-1"} if kind == "int8" else {}
-    scales = None
+    settings, scales = {}, None
     if kind == "int8":
+        settings["int8 file"] = "made by bitwren: activations by least squared error, weights +-1"
         scales = _scales(form, calibration, folder)
         settings["calibration pictures"] = len(calibration)
     _write(stem, *ncnn_files(form, scales)[:2])

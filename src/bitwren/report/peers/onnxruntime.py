@@ -1,4 +1,4 @@
-"""ONNX Runtime: float, and int8 by its own static quantiser in QDQ form with unsigned activations and signed weights."""
+"""ONNX Runtime: float, and int8 by its own static quantiser: QDQ, weights signed, activations unsigned or signed."""
 
 import logging
 from collections.abc import Callable
@@ -24,8 +24,13 @@ def prepare(form: FloatForm, kind: str, calibration: np.ndarray, folder: Path) -
     if kind == "fp32":
         onnx.save(model, path)
         return {}
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Pictures(CalibrationDataReader):

@@ -7,7 +7,7 @@ TOLD = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512
 
 
 def processor() -> dict:
-    """Return the processor's name and those of its instruction sets that matter here; empty where Linux does not tell."""
+    """Return the processor's name and the instruction sets that matter here; empty where Linux does not tell."""
     try:
         text = CPUINFO.read_text()
     except OSError:
