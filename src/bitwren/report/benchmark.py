@@ -64,7 +64,7 @@ def benchmark(
 
     calibration: uint8 (N, C, H, W) for int8 peers; None: random ones, which is enough for speed. test: pictures and
     labels (N,) to measure accuracy on. tell: gets a line about what goes on.
-    Raises ModelError for a file that holds no network, RuntimeMissing.
+    Raises ModelError for a file that holds no network, RuntimeMissing, EngineError where no engine runs at all.
     """
     network = read_bwn(model)
     runtime = Runtime(model)
@@ -85,6 +85,8 @@ def benchmark(
             for threads in plan.threads:
                 bench.measure_throughput(engines, threads, batch)
         figures["engines"] = [row for row in bench.rows.values() if row["latency"]]
+    if not figures["engines"]:
+        raise EngineError(f"no engine could be measured; the last: {figures['skipped'][-1]['reason']}")
     return figures
 
 

@@ -91,7 +91,8 @@ class Worker:
         """Start the process and wait until its job is done. Raises EngineError where that fails."""
         self.engine = engine
         environment = os.environ | engine.environment | {"OMP_NUM_THREADS": str(job.get("threads", 1))}
-        environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+        source = Path(__file__).resolve().parents[2]  # this package, wherever it was imported from
+        environment["PYTHONPATH"] = os.pathsep.join([str(source), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bitwren.report.worker"],
