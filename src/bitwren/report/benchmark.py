@@ -160,10 +160,10 @@ class _Bench:
                 self.skip(engine.label, f"{error} ({threads} threads, batch {batch})")
         return workers
 
-    def interleaved(self, workers: list[Worker]) -> dict[Engine, list[float]]:
+    def interleaved(self, workers: list[Worker], rounds: int) -> dict[Engine, list[float]]:
         """Return the times of each engine's runs, all rounds together; one that fails is left out."""
         times: dict[Engine, list[float]] = {worker.engine: [] for worker in workers}
-        for _ in range(self.plan.rounds):
+        for _ in range(rounds):
             for worker in workers:
                 if worker.engine in times:
                     try:
@@ -177,7 +177,7 @@ class _Bench:
         self.tell(f"latency, {threads} threads")
         workers = self.start(engines, threads, 1)
         try:
-            times = self.interleaved(workers)
+            times = self.interleaved(workers, self.plan.rounds)
             for worker in workers:
                 if worker.engine not in times:
                     continue
@@ -187,7 +187,7 @@ class _Bench:
                     | {"open_s": worker.opened["open_s"], "peak_bytes": worker.ask({"do": "peak"})["bytes"]}
                     | {"settings": worker.opened["settings"]}
                 )
-                if test is not None and "accuracy" not in row and not worker.engine.avx2:
+                if test is not None and threads == self.plan.threads[-1] and not worker.engine.avx2:
                     logits = worker.logits(self.scratch)
                     row["accuracy"] = {"top1": float((logits.argmax(1) == test[1]).mean()), "pictures": len(test[1])}
         finally:
@@ -202,7 +202,7 @@ class _Bench:
             self.tell(f"throughput, {threads} threads, batch {batch}")
             workers = self.start([e for e in engines if self.rows[e]["latency"]], threads, batch)
             try:
-                times = {e: float(np.median(seconds)) for e, seconds in self.interleaved(workers).items()}
+                times = {e: float(np.median(seconds)) for e, seconds in self.interleaved(workers, min(self.plan.rounds, 2)).items()}
             finally:
                 for worker in workers:
                     worker.close()
