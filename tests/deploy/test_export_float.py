@@ -39,8 +39,8 @@ def test_a_residual_network(pool, shift_only, seed):
 @pytest.mark.parametrize("kind", ["binomial", "mean", "mean-real", "max"])
 @pytest.mark.parametrize("padding", [(1, 1, 1, 1), (0, 0, 1, 1), (2, 0, 0, 1)])
 def test_each_pooling(kind, padding, seed):
-    """Every value is a multiple of 144, so no pooling rounds."""
-    nodes = [requantise("r", PIXELS, 144, -1440), Pool("p", "r", kind, padding, 3), Sum("s", "p")]
+    """Every value is a multiple of 144 within int16, so no pooling rounds or saturates."""
+    nodes = [requantise("r", PIXELS, 144, -18720), Pool("p", "r", kind, padding, 3), Sum("s", "p")]
     built = network((2, 7, 6), *nodes, classes=3)
     pixels = random_pixels(built, seed)
     exact, got = reference.run(built, pixels), float_logits(built, pixels)

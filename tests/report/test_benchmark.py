@@ -101,6 +101,24 @@ def test_ncnn_layers_and_blobs_are_counted_right():
     assert set(read) < set(made)
 
 
+def test_ncnn_gives_the_float_form(tmp_path, seed):
+    pytest.importorskip("ncnn")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from bitwren.deploy.export_float import float_onnx
+    from bitwren.report.peers import ncnn
+
+    for pool, shift_only in (("binomial", True), ("mean-real", False), ("mean", True), ("max", False)):
+        form = float_form(wide_resnet(depth=8, width=0.5, size=16, pool=pool, shift_only=shift_only, seed=seed))
+        pixels = np.random.default_rng(seed).integers(0, 256, (20, *form.shape), dtype=np.uint8)
+        expected = onnxruntime.InferenceSession(float_onnx(form).SerializeToString())
+        expected = expected.run(None, {"pixels": pixels.astype(np.float32)})[0]
+        for kind, least in (("fp32", 0.99999), ("int8", 0.95)):
+            ncnn.prepare(form, kind, pixels, tmp_path)
+            got = ncnn.load(kind, tmp_path, 1, 1)[0](pixels)
+            likeness = (got * expected).sum() / np.linalg.norm(got) / np.linalg.norm(expected)
+            assert likeness > least, (pool, kind)
+
+
 def test_a_run_without_peers(capsys, runtime, model, tmp_path):
     out, plot = tmp_path / "f" / "figures.json", tmp_path / "f" / "bars.svg"
     status, table, told = bench(capsys, model, *QUICK, "--layers", "--out", out, "--plot", plot)
