@@ -171,7 +171,7 @@ def main() -> None:
         if not model.is_file():
             make_model(name, model, arguments.shared)
         size = 224 if name.endswith("224") else 32
-        calibration, _ = pictures(data / "cifar10-lossless-train4000.npz", 300 if size == 32 else 60, size)
+        calibration, _ = pictures(data / "cifar10-lossless-train4000.npz", 300 if size == 32 else 20, size)
         test = pictures(data / "cifar10-lossless-test500.npz", 500, size) if name == "authors-20-10" else None
         batches = tuple(arguments.batches) if size == 32 else (1,)  # more of these would take minutes
         plan = Plan(PEERS, (1, 2), batches, arguments.rounds, arguments.seconds, folder)
