@@ -12,12 +12,16 @@
 
 #define MOST_LOOKS 4000 /* some 40 microseconds */
 #define FEWEST_LOOKS 8
+#define MOST_TAKES 0xFFFF /* of a step */
 #define SHORT_SLEEP 200e-6 /* seconds, of which waking up takes 50 */
 
-/* How far a step has come. The upper halves of `next` and `done` hold the number of the run that they belong to: a thread
- * that is late, and still thinks of an earlier run, takes nothing of this one by mistake. */
+/* How far a step has come. The upper halves of `left` and `done` hold the number of the run that they belong to: a thread
+ * that is late, and still thinks of an earlier run, takes nothing of this one by mistake.
+ *
+ * Items are taken `grain` at once, by half of the threads from the first on, by the others from the last on: so two threads
+ * work on the same halves of the picture from step to step, and find in their cache what they wrote. */
 typedef struct {
-    _Alignas(64) _Atomic uint64_t next; /* item to take */
+    _Alignas(64) _Atomic uint64_t left; /* takes from the upper 16 bits of the lower half up to the lower 16 */
     _Atomic uint64_t done;              /* items done */
     atomic_int items, grain;
 } progress;
@@ -47,7 +51,9 @@ static void relax(void) {
 #endif
 }
 
-static uint64_t tagged(unsigned run, int32_t count) { return (uint64_t)run << 32 | (uint32_t)count; }
+static uint64_t takes(unsigned run, int32_t low, int32_t high) {
+    return (uint64_t)run << 32 | (uint64_t)low << 16 | (uint64_t)high;
+}
 
 /* ------------------------------------------------------------------ waiting */
 
@@ -108,13 +114,16 @@ static void take_part(bw_team *team, int32_t thread, unsigned run) {
     for (int32_t s = 0; s < count; s++) {
         progress *step = &team->steps[s];
         for (;;) {
-            uint64_t next = atomic_load(&step->next);
-            if (next >> 32 != run) return;
+            uint64_t left = atomic_load(&step->left);
+            if (left >> 32 != run) return;
+            const int32_t low = (int32_t)(left >> 16 & MOST_TAKES), high = (int32_t)(left & MOST_TAKES);
+            if (low >= high) break;
+            const int upwards = thread % 2 == 0;
+            const uint64_t rest = upwards ? takes(run, low + 1, high) : takes(run, low, high - 1);
             const int32_t items = atomic_load_explicit(&step->items, memory_order_relaxed);
             const int32_t grain = atomic_load_explicit(&step->grain, memory_order_relaxed);
-            const int32_t from = (int32_t)(uint32_t)next, to = items - from < grain ? items : from + grain;
-            if (from >= items) break;
-            if (!atomic_compare_exchange_weak(&step->next, &next, tagged(run, to))) continue;
+            const int32_t from = (upwards ? low : high - 1) * grain, to = items - from < grain ? items : from + grain;
+            if (!atomic_compare_exchange_weak(&step->left, &left, rest)) continue;
             atomic_load(&team->work)(atomic_load(&team->about), thread, s, from, to);
             const uint64_t done = atomic_fetch_add(&step->done, (uint64_t)(to - from)) + (uint64_t)(to - from);
             if ((int32_t)(uint32_t)done == items) wake_sleepers(team);
@@ -146,11 +155,12 @@ void bw_team_run(bw_team *team, const bw_share *shares, int32_t steps, bw_work *
     atomic_store(&team->about, about);
     for (int32_t s = 0; s < steps; s++) {
         progress *step = &team->steps[s];
-        atomic_store(&step->next, tagged(run, INT32_MAX)); /* nothing to take while the rest changes */
+        const int32_t least = (shares[s].items - 1) / MOST_TAKES + 1, grain = shares[s].grain > least ? shares[s].grain : least;
+        atomic_store(&step->left, takes(run, 0, 0)); /* nothing to take while the rest changes */
         atomic_store_explicit(&step->items, shares[s].items, memory_order_relaxed);
-        atomic_store_explicit(&step->grain, shares[s].grain, memory_order_relaxed);
-        atomic_store(&step->done, tagged(run, 0));
-        atomic_store(&step->next, tagged(run, 0));
+        atomic_store_explicit(&step->grain, grain, memory_order_relaxed);
+        atomic_store(&step->done, (uint64_t)run << 32);
+        atomic_store(&step->left, takes(run, 0, (shares[s].items - 1) / grain + 1));
     }
     atomic_store(&team->run, run);
     wake_sleepers(team);
