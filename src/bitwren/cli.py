@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--checkpoint", choices=("best", "last"), default="best")
     evaluate.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: RUN/evaluation-SPLIT)")
     _add_device(evaluate)
+    _add_engine(evaluate)
 
     predict = command("predict", _predict, "name what is in pictures of any size and kind")
     predict.add_argument("model", metavar="MODEL", type=Path, help="folder of a run, or a .bwn file")
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--top", metavar="N", type=int, default=1, help="classes to print for each picture")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     _add_device(predict)
+    _add_engine(predict)
 
     info = command(
         "info",
@@ -204,6 +206,14 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=int, help="processor threads (default: as many as cores)")
 
 
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=("runtime", "reference"),
+        help="what runs a .bwn file: the C runtime (default), or the slow NumPy reference; the same integers",
+    )
+
+
 # -------------------------------------------------------------------- a run or a .bwn file
 
 
@@ -212,18 +222,25 @@ def _is_model(target: Path) -> bool:
     return target.is_file()
 
 
-def _evaluate(arguments) -> int:
+def _room_of(arguments):
+    """Return the room of the commands for MODEL."""
     from bitwren.commands import models, training
 
-    return (models if _is_model(arguments.model) else training).evaluate(arguments)
+    if _is_model(arguments.model):
+        return models
+    if arguments.engine is not None:
+        raise UsageError("--engine belongs to a .bwn file; a run is evaluated by PyTorch")
+    return training
+
+
+def _evaluate(arguments) -> int:
+    return _room_of(arguments).evaluate(arguments)
 
 
 def _predict(arguments) -> int:
-    from bitwren.commands import models, training
-
     if arguments.top < 1:
         raise UsageError(f"--top is {arguments.top}, expected at least 1")
-    return (models if _is_model(arguments.model) else training).predict(arguments)
+    return _room_of(arguments).predict(arguments)
 
 
 def _info(arguments) -> int:

@@ -38,8 +38,11 @@ def run_all(network: Network, pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def check_pixels(network: Network, pixels: np.ndarray) -> None:
-    """Raise ModelError unless these are pictures for the network, uint8 (N, channels, height, width)."""
-    shape = network.tensors[PIXELS].shape
+    """Raise ModelError unless these are pictures for the network, uint8 (N, channels, height, width).
+
+    Of the network, only channels, height and width are looked at.
+    """
+    shape = network.channels, network.height, network.width
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape:
         raise ModelError(f"pixels {pixels.dtype} {pixels.shape}, expected uint8 (N, {', '.join(map(str, shape))})")
 
