@@ -1,4 +1,4 @@
-"""Throw broken .bwn files at both readers, Python's and C's: they must agree on accept or refuse, and on what they read.
+"""Throw broken .bwn files at both readers, Python's and C's: they must agree on what they refuse and what they read.
 
     python tests/fuzz/fuzz_runtime.py --executions 200000 --out results/fuzz-readers.json
 
@@ -41,12 +41,13 @@ def compiler() -> str | None:
 
 
 def build(folder: Path) -> Path:
-    """Compile runtime/tests/open_files.c and return the program."""
+    """Compile runtime/fuzz/open_files.c and return the program."""
     program = folder / "open_files"
     sources = [RUNTIME / "source" / f"{name}.c" for name in READER]
     subprocess.run(
         [compiler(), "-std=c11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-         f"-I{RUNTIME}/include", f"-I{RUNTIME}/source", RUNTIME / "tests" / "open_files.c", *sources, "-lm", "-o", program],
+         f"-I{RUNTIME}/include", f"-I{RUNTIME}/source", RUNTIME / "fuzz" / "open_files.c", *sources,
+         "-lm", "-o", program],
         check=True,
     )  # fmt: skip
     return program
@@ -76,7 +77,8 @@ def answers(program: Path, files: list[bytes]) -> list[str]:
     run = subprocess.run([program], input=stream, capture_output=True, check=False)
     lines = run.stdout.decode(errors="replace").split("\n")[:-1]
     if run.returncode != 0 or len(lines) != len(files):
-        raise Disagreement(f"file {len(lines)} of the batch: exit status {run.returncode}: {run.stderr.decode()[:2000]}")
+        why = run.stderr.decode(errors="replace")[:2000]
+        raise Disagreement(f"file {len(lines)} of the batch: exit status {run.returncode}: {why}")
     return lines
 
 
@@ -89,7 +91,8 @@ def compare(program: Path, executions: int, seed: int, files: list[bytes]) -> di
             wanted = expected(data)
             got = "refused" if line.startswith("refused 1 ") else line
             if got != wanted:
-                raise Disagreement(f"seed {seed}, execution {first + k}: C says {line[:500]!r}, Python {wanted[:500]!r}")
+                says = f"C says {line[:500]!r}, Python {wanted[:500]!r}"
+                raise Disagreement(f"seed {seed}, execution {first + k}: {says}")
             accepted += wanted != "refused"
         if first % 20_000 == 0 and first:
             print(f"{first} executions, {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)

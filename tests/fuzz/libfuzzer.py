@@ -33,8 +33,9 @@ def build(folder: Path) -> Path:
     program = folder / "fuzz_open"
     sources = [path for path in sorted((RUNTIME / "source").glob("*.c")) if path.stem not in INTRINSICS]
     subprocess.run(
-        ["clang", "-std=c11", "-O1", "-g", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all", "-pthread",
-         f"-I{RUNTIME}/include", f"-I{RUNTIME}/source", RUNTIME / "fuzz" / "open.c", *sources, "-lm", "-o", program],
+        ["clang", "-std=c11", "-O1", "-g", "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all",
+         "-pthread", f"-I{RUNTIME}/include", f"-I{RUNTIME}/source", RUNTIME / "fuzz" / "open.c", *sources,
+         "-lm", "-o", program],
         check=True,
     )  # fmt: skip
     return program
@@ -51,7 +52,8 @@ def fuzz(program: Path, seconds: int, seed: int, files: list[bytes], artifacts: 
         words.write_text("".join(f'"{word}"\n' for word in WORDS))
         run = subprocess.run(
             [program, seeds, f"-max_total_time={seconds}", f"-seed={seed % 2**31 or 1}", f"-max_len={LARGEST}",
-             f"-dict={words}", "-print_final_stats=1", "-rss_limit_mb=2048", "-timeout=10", f"-artifact_prefix={artifacts}/"],
+             f"-dict={words}", "-print_final_stats=1", "-rss_limit_mb=2048", "-timeout=10",
+             f"-artifact_prefix={artifacts}/"],
             capture_output=True, text=True, errors="replace", check=False,
         )  # fmt: skip
         if run.returncode != 0:

@@ -27,9 +27,9 @@ def test_the_readers_agree_on_good_files(program):
     assert answers(program, FILES) == [expected(data) for data in FILES]
 
 
-@pytest.mark.parametrize("change", [lambda text: "ok" if text == "refused" else text, lambda text: text.replace(" 255", " 254")])
+@pytest.mark.parametrize("change", [("refused", "ok"), (" 255", " 254")])
 def test_a_disagreement_is_noticed(change, seed, program, monkeypatch):
-    monkeypatch.setattr(fuzz_runtime, "expected", lambda data: change(expected(data)))
+    monkeypatch.setattr(fuzz_runtime, "expected", lambda data: expected(data).replace(*change))
     with pytest.raises(Disagreement, match="execution"):
         compare(program, 500, seed, FILES)
 
