@@ -19,6 +19,7 @@
 typedef struct {
     int16x8_t low, high; /* lanes 0..7 and 8..15 */
 } V;
+typedef uint8x16_t B;
 typedef struct {
     int32x4_t a, b, c, d; /* lanes 0..3, 4..7, 8..11, 12..15 */
 } W;
@@ -26,8 +27,21 @@ typedef struct {
     V first, second;
 } P;
 
+INLINE B b_narrow(V a) { /* the low bytes */
+    return vuzp1q_u8(vreinterpretq_u8_s16(a.low), vreinterpretq_u8_s16(a.high));
+}
+INLINE void b_store(uint8_t *to, B x) { vst1q_u8(to, x); }
+INLINE B b_shuffle(B a, const bw_shuffle *shuffle) { return vqtbl1q_u8(a, vld1q_u8(shuffle->source)); }
+
 INLINE V v_set(int16_t x) { return (V){vdupq_n_s16(x), vdupq_n_s16(x)}; }
 INLINE V v_load(const int16_t *from) { return (V){vld1q_s16(from), vld1q_s16(from + 8)}; }
+/* Codes less their zero point, from bytes that are so modulo 256. */
+INLINE V v_load_codes(const uint8_t *from, int32_t zero) {
+    const uint8x16_t codes = vaddq_u8(vld1q_u8(from), vdupq_n_u8((uint8_t)zero));
+    const int16x8_t by = vdupq_n_s16((int16_t)zero);
+    return (V){vsubq_s16(vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(codes))), by),
+               vsubq_s16(vreinterpretq_s16_u16(vmovl_high_u8(codes)), by)};
+}
 INLINE void v_store(int16_t *to, V x) {
     vst1q_s16(to, x.low);
     vst1q_s16(to + 8, x.high);

@@ -1,6 +1,7 @@
 /* Opening and closing networks. */
 #include "network.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,16 @@ static int prepare(bitwren_network *network) {
     return 1;
 }
 
+static bitwren_status no_such_kernels(const char *name, bitwren_error *error) {
+    char known[128] = "";
+    const char *set = bitwren_kernels(0);
+    for (size_t k = 0; set != NULL; set = bitwren_kernels(++k)) {
+        const size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", k > 0 ? ", " : "", set);
+    }
+    return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "kernels: %.40s cannot run here, expected one of: %s", name, known);
+}
+
 bitwren_status bitwren_open(const void *file, size_t bytes, const bitwren_open_options *options,
                             bitwren_network **result, bitwren_error *error) {
     static const bitwren_open_options defaults;
@@ -62,9 +73,7 @@ bitwren_status bitwren_open(const void *file, size_t bytes, const bitwren_open_o
     *result = NULL;
     const char *name = options->kernels != NULL ? options->kernels : getenv("BITWREN_KERNELS");
     const bw_kernels *kernels = bw_find_kernels(name);
-    if (kernels == NULL)
-        return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "kernels: %.40s cannot run here, expected %s", name,
-                       bitwren_kernels(0));
+    if (kernels == NULL) return no_such_kernels(name, error);
     bw_heap heap;
     bw_heap_open(&heap, options->memory);
     bitwren_network *network = bw_take(&heap, 1, sizeof *network);
@@ -82,12 +91,14 @@ bitwren_status bitwren_open(const void *file, size_t bytes, const bitwren_open_o
     return status != BITWREN_OK ? status : bw_fail(error, BITWREN_NO_MEMORY, -1, "out of memory");
 }
 
-/* As bitwren_open; a refusal begins with the file's name. */
+/* As bitwren_open; what is said of the file begins with its name. */
 static bitwren_status open_named(const char *path, const void *content, size_t bytes, const bitwren_open_options *options,
                                  bitwren_network **network, bitwren_error *error) {
     bitwren_error inner;
     const bitwren_status status = bitwren_open(content, bytes, options, network, &inner);
-    return status == BITWREN_OK ? status : bw_fail(error, status, inner.node, "%.100s: %.150s", path, inner.message);
+    if (status == BITWREN_OK) return status;
+    if (status == BITWREN_BAD_ARGUMENT) return bw_fail(error, status, -1, "%s", inner.message);
+    return bw_fail(error, status, inner.node, "%.100s: %.150s", path, inner.message);
 }
 
 bitwren_status bitwren_open_file(const char *path, const bitwren_open_options *options, bitwren_network **network,
@@ -101,7 +112,7 @@ bitwren_status bitwren_open_file(const char *path, const bitwren_open_options *o
     bw_heap_open(&heap, options != NULL ? options->memory : NULL);
     long size = -1;
     if (fseek(file, 0, SEEK_END) == 0) size = ftell(file);
-    if (size < 0 || fseek(file, 0, SEEK_SET) != 0) {
+    if (size < 0 || size == LONG_MAX || fseek(file, 0, SEEK_SET) != 0) { /* LONG_MAX: of a folder, on Linux */
         bw_fail(error, status, -1, "%.200s: not a regular file", path);
     } else {
         char *content = bw_take(&heap, (size_t)size, 1);

@@ -80,10 +80,15 @@ static int32_t expected_at(const bw_graph *graph, const bw_case *from, const bw_
     return results[at] - (plane->codes ? t->zero : 0);
 }
 
+static int32_t value_at(const bw_plane *plane, const bw_context *context, size_t at) {
+    const void *values = context->arena + plane->offset;
+    if (plane->bytes == 4) return ((const int32_t *)values)[at];
+    return plane->bytes == 2 ? ((const int16_t *)values)[at] : ((const uint8_t *)values)[at];
+}
+
 /* Whether each lane of each vector of a plane, its halo included, holds what it should. */
 static int check_plane(const bw_graph *graph, const bw_case *from, const bw_draft_plane *drafted, const bw_plane *plane,
                        const bw_context *context, uint32_t first) {
-    const char *values = context->arena + plane->offset;
     const int32_t lanes_each = BW_LANES / plane->grid.pictures;
     for (int32_t c = 0; c < plane->channels; c++)
         for (int32_t y = -plane->top; y < plane->block_height + plane->bottom; y++)
@@ -93,9 +98,9 @@ static int check_plane(const bw_graph *graph, const bw_case *from, const bw_draf
                     const int32_t row = down * plane->block_height + y, column = across * plane->block_width + x;
                     const int32_t picture = (int32_t)first + lane / lanes_each;
                     const size_t at = (size_t)((ptrdiff_t)bw_inner(plane, c) + bw_step(plane, y, x)) * BW_LANES + (size_t)lane;
-                    const int32_t value = plane->bytes == 4 ? ((const int32_t *)(const void *)values)[at]
-                                                            : ((const int16_t *)(const void *)values)[at];
-                    const int32_t expected = expected_at(graph, from, drafted, picture, c, row, column);
+                    const int32_t value = value_at(plane, context, at);
+                    int32_t expected = expected_at(graph, from, drafted, picture, c, row, column);
+                    if (plane->bytes == 1) expected &= 0xFF;
                     if (value == expected) continue;
                     printf("FAILED %s, planes apart: %s%s, picture %d channel %d row %d column %d (vector %d, %d lane %d): "
                            "%d, expected %d\n", from->name,
@@ -160,13 +165,11 @@ static int run_step(const bw_kernels *kernels, const bw_step_plan *step, bw_cont
 
 static int same_logits(const bw_plan *plan, const bw_context *context, const bw_case *from, uint32_t first) {
     const bw_plane *plane = plan->logits;
-    const char *values = context->arena + plane->offset;
     for (int32_t p = 0; p < context->pictures; p++)
         for (uint32_t c = 0; c < from->classes; c++) {
             const size_t lane = (size_t)(p * (BW_LANES / plane->grid.pictures));
             const size_t at = bw_inner(plane, (int32_t)c) * BW_LANES + lane;
-            const int32_t logit = plane->bytes == 4 ? ((const int32_t *)(const void *)values)[at]
-                                                    : ((const int16_t *)(const void *)values)[at];
+            const int32_t logit = value_at(plane, context, at);
             const int32_t expected = from->logits[(size_t)(first + (uint32_t)p) * from->classes + c];
             if (logit == expected) continue;
             printf("FAILED %s, planes apart: picture %u class %u is %d, expected %d\n", from->name, first + (uint32_t)p, c,

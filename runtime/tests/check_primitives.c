@@ -51,6 +51,7 @@ static void fill(bw_operands *in, bw_domain domain, bw_domain number, uint64_t *
         for (int lane = 0; lane < BW_LANES; lane++)
             in->w[k][lane] = domain == BW_CODES ? value(random) / 2 : value_of(domain, random);
     for (int k = 0; k < 2; k++) in->weights[k] = (int16_t)(value(random) % 128);
+    for (int lane = 0; lane < BW_LANES; lane++) in->b[lane] = (uint8_t)(uint32_t)value(random);
     in->number = value_of(number, random);
     if (domain == BW_ANY && bw_random(random) % 4 == 0) in->v[0][bw_random(random) % BW_LANES] = INT16_MAX;
 }
@@ -62,16 +63,18 @@ static int check(const bw_primitives *set, int number, const bw_operands *in) {
     set->run[number](in, &mine);
     bw_primitives_portable.run[number](in, &expected);
     if (memcmp(mine.v, expected.v, sizeof mine.v) == 0 && memcmp(mine.w[0], expected.w[0], sizeof mine.w[0]) == 0 &&
-        mine.number == expected.number)
+        memcmp(mine.b, expected.b, sizeof mine.b) == 0 && mine.number == expected.number)
         return 1;
-    for (int lane = 0; lane < BW_LANES; lane++)
-        if (mine.v[0][lane] != expected.v[0][lane] || mine.w[0][lane] != expected.w[0][lane] || mine.number != expected.number) {
-            printf("FAILED %s %s: lane %d of (%d, %d, %d; %d, %d; n %d; weights %d, %d) gives %d, %d, %d, expected %d, %d, %d\n",
-                   set->name, names[number], lane, in->v[0][lane], in->v[1][lane], in->v[2][lane], in->w[0][lane],
-                   in->w[1][lane], in->number, in->weights[0], in->weights[1], mine.v[0][lane], mine.w[0][lane],
-                   mine.number, expected.v[0][lane], expected.w[0][lane], expected.number);
-            return 0;
-        }
+    for (int lane = 0; lane < BW_LANES; lane++) {
+        const int32_t got[] = {mine.v[0][lane], mine.w[0][lane], mine.b[lane], mine.number};
+        const int32_t due[] = {expected.v[0][lane], expected.w[0][lane], expected.b[lane], expected.number};
+        if (memcmp(got, due, sizeof got) == 0) continue;
+        printf("FAILED %s %s: lane %d of (%d, %d, %d; %d, %d; byte %d; n %d; weights %d, %d) gives %d, %d, %d, %d, "
+               "expected %d, %d, %d, %d\n", set->name, names[number], lane, in->v[0][lane], in->v[1][lane], in->v[2][lane],
+               in->w[0][lane], in->w[1][lane], in->b[lane], in->number, in->weights[0], in->weights[1], got[0], got[1],
+               got[2], got[3], due[0], due[1], due[2], due[3]);
+        return 0;
+    }
     return 0;
 }
 
@@ -87,7 +90,7 @@ static int check_shuffles(const bw_primitives *set, bw_grid grid, uint64_t *rand
         memset(&in, 0, sizeof in);
         fill(&in, BW_ANY, BW_ANY, random);
         in.shuffle = plane.shuffles[plane.halos[k].shuffle];
-        equal = check(set, BW_PRIMITIVE_v_shuffle, &in);
+        equal = check(set, BW_PRIMITIVE_v_shuffle, &in) && check(set, BW_PRIMITIVE_b_shuffle, &in);
     }
     bw_heap_close(&heap);
     return equal;
@@ -97,7 +100,7 @@ int bw_check_primitives(const bw_primitives *set, uint64_t seed) {
     uint64_t random = seed;
     int equal = 1;
     for (int number = 0; number < BW_PRIMITIVES; number++)
-        for (int round = 0, good = number != BW_PRIMITIVE_v_shuffle; round < ROUNDS && good; round++) {
+        for (int round = 0, good = number != BW_PRIMITIVE_v_shuffle && number != BW_PRIMITIVE_b_shuffle; round < ROUNDS && good; round++) {
             bw_operands in;
             memset(&in, 0, sizeof in);
             fill(&in, domains[number], numbers[number], &random);

@@ -4,10 +4,11 @@
 
 #include "layout.h"
 
-/* What an operation reads, and where its result goes: v[0], w[0] or number. */
+/* What an operation reads, and where its result goes: v[0], w[0], b or number. */
 typedef struct {
     _Alignas(64) int16_t v[3][BW_LANES];
     _Alignas(64) int32_t w[2][BW_LANES];
+    _Alignas(64) uint8_t b[BW_LANES];
     int16_t weights[2];
     int32_t number;
     bw_shuffle shuffle;

@@ -1,7 +1,7 @@
 """Image networks whose every weight is one bit, without batch normalization, from training to bare metal.
 
-    network = bitwren.load("model.bwn")
-    classes = network.predict(images)  # uint8 (N, channels, height, width)
+>>> network = bitwren.load("model.bwn")
+>>> classes = network.predict(images)  # uint8 (N, channels, height, width) -> int64 (N,)
 """
 
 import importlib

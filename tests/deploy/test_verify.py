@@ -10,12 +10,19 @@ from network.strategies import networks_and_pictures
 
 from bitwren.cli import main
 from bitwren.deploy import verify as module
+from bitwren.deploy.runtime import kernel_sets
 from bitwren.deploy.verify import MACHINES, Difference, format_verification, made_up_pictures, verify
 from bitwren.errors import ModelError, UsageError
 from bitwren.network import reference
 from bitwren.network.graph import PIXELS, Sum
 from bitwren.network.pack import write_bwn
 
+WAYS = [
+    f"C {kernels}, {threads}, {how}"
+    for kernels in kernel_sets()
+    for threads in ("1 thread", "2 threads")
+    for how in ("singly", "together")
+]
 NET = wide_resnet(8, 0.25, size=8)
 COUNT = 4 + 3 + 2 * module.RANDOM  # extreme and random pictures for three channels
 
@@ -42,7 +49,8 @@ def planted(*changes):
 
 @pytest.fixture
 def machines(monkeypatch):
-    """Replace the machines by those of a test."""
+    """Replace the machines by those of a test, and the engines by none."""
+    monkeypatch.setattr(module, "ENGINES", {})
     return lambda **those: monkeypatch.setattr(module, "MACHINES", those)
 
 
@@ -51,8 +59,10 @@ def machines(monkeypatch):
 def test_all_machines_agree(given):
     verification = verify(*given, seed=3)
     assert verification.equal
-    assert [(r.machine, r.skipped) for r in verification.machines] == [(name, None) for name in MACHINES]
-    assert all(r.tensors == tuple(n.name for n in given[0].nodes) for r in verification.machines)
+    assert [(r.machine, r.skipped) for r in verification.machines] == [(name, None) for name in (*MACHINES, *WAYS)]
+    for report in verification.machines:
+        wanted = given[0].nodes if report.machine in MACHINES else given[0].nodes[-1:]
+        assert report.tensors == tuple(node.name for node in wanted)
 
 
 @pytest.mark.parametrize("at_once", [1, 10**5, 10**9])
@@ -77,6 +87,28 @@ def test_the_first_node_counts_then_the_first_picture(machines, monkeypatch, at_
     machines(other=planted(("scores", 0, 0, 0, 0, 1), *(("stem", *place, 1) for place in stem)))
     found = verify(NET, pictures(NET, 5, 1)).machines[0].difference
     assert (found.node, found.picture, found.channel, found.row, found.column) == ("stem", "picture 2", 3, 7, 6)
+
+
+@pytest.mark.parametrize("at_once", [1, 10**9])
+def test_a_difference_of_an_engine(machines, monkeypatch, at_once):
+    def engine(net, pixels):
+        logits = reference.run(net, pixels)
+        other = logits.copy()
+        other[5 + 1, 3] -= 1
+        return {"one way": logits, "another way": other}
+
+    def missing(net, pixels):
+        raise UsageError("no compiler")
+
+    machines()
+    monkeypatch.setattr(module, "ENGINES", {"gone": missing, "C": engine})
+    monkeypatch.setattr(module, "VALUES_AT_ONCE", at_once)
+    verification = verify(NET, pictures(NET, 5, 1))
+    assert [r.machine for r in verification.machines] == ["one way", "another way", "gone"]
+    right, wrong, gone = verification.machines
+    assert right.tensors == ("scores",) and right.difference is None and gone.skipped == "no compiler"
+    assert (wrong.difference.picture, wrong.difference.channel) == ("all 255", 3)
+    assert wrong.difference.got == wrong.difference.expected - 1 and not verification.equal
 
 
 def test_a_difference_in_a_made_up_picture(machines):
@@ -164,6 +196,10 @@ def test_command_verify(model, capsys):
     assert main(["verify", str(model), "--seed", "4"]) == 0
     out = capsys.readouterr().out
     assert out.count(f"equal: {len(NET.nodes)} tensors, every value") == len(MACHINES)
+    told = [line.split("  ") for line in out.splitlines()]
+    assert [(words[0], words[-1].strip()) for words in told[-len(WAYS) :]] == [
+        (way, "equal: 1 tensor, every value") for way in WAYS
+    ]
     assert f"on 0 pictures and {COUNT} extreme and random ones (seed 4)" in out
 
 

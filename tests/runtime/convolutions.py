@@ -6,7 +6,7 @@ import numpy as np
 from network.examples import conv, network, requantise
 from runtime.cases import pictures_for
 
-from bitwren.network.graph import _CHECKS, INT32, PIXELS, Sum, Tensor, inputs_of
+from bitwren.network.graph import _CHECKS, INT32, PIXELS, Add, Sum, Tensor, inputs_of
 
 # Vectors hold 16 pixels, one of each block of a grid, and a tile is 1, 2 or 4 vectors high: 1, tile - 1, tile, tile + 1
 # and 2 tiles + 1 of each, in pixels.
@@ -147,3 +147,32 @@ def int32_sums(scale):
             nodes = [conv("conv", PIXELS, weights, bits=bits), requantise("out", "conv", low=INT32[0], high=INT32[1])]
             made = network((inputs, window, window), *nodes, classes=2)
             yield f"int32 {bits}b {window}x{window} {inputs} {sign}", made, pictures_for(made, 3, 5)
+
+
+def negatives():
+    """Yield sums that just fit int16 where halved tables do not owe anything, for groups of 5 and of 6 channels."""
+    for group, total in itertools.product((5, 6), (10910, 10914, 10918, 10919, 10920, 10921, 10922)):
+        taps, inputs = 9 * group, 7 * group  # seven sets that reach `total` each, so three of them nearly 32767
+        each = np.full(taps, total // taps)
+        each[: total % taps] += 1
+        picture = np.tile(each.reshape(group, 3, 3), (7, 1, 1))[None]
+        for zero, style in ((0, "minus"), (0, "plus"), (255, "plus")):
+            pictures = (255 - picture if zero else picture).astype(np.uint8)
+            weights = signs(np.random.default_rng(0), (32, 3, 3, inputs), style)
+            nodes = [conv("conv", PIXELS, weights, 1, (1, 1, 1, 1)), Sum("logits", "conv")]
+            made = network((inputs, 3, 3), *nodes, zero=zero, classes=32)
+            yield f"negatives {group} {total} zero {zero} {style}", made, pictures
+
+
+def zeros_out_of_reach():
+    """Yield codes that never reach their zero point: of a byte, where the zero point is not."""
+    rng = np.random.default_rng(3)
+    for zero, (window, stride) in itertools.product((0, 200, 255, 256, 300, 511), ((1, 1), (3, 1), (3, 2), (5, 1), (18, 1))):
+        nodes = [requantise("codes", PIXELS, 1, 0, 1, 0, 511, zero), requantise("less", "codes", 1, 5, 1, 3, 511, zero | 3)]
+        nodes.append(conv("conv", "codes", signs(rng, (4, window, window, 3), "random"), stride, (window // 2,) * 4))
+        nodes.append(conv("other", "less", signs(rng, (4, 1, 1, 3), "random"), stride, bits=8))
+        nodes += [requantise("a", "conv", 1, 0, 4), requantise("b", "other"), Add("add", ("a", "b")), Sum("logits", "add")]
+        if window == 18:  # wider than the picture and its padding on one side allow: the other convolution stays alone
+            nodes = [nodes[0], nodes[2], Sum("logits", "conv")]
+        made = network((3, 7, 9), *nodes, classes=4)
+        yield f"zero {zero} {window}x{window}/{stride}", made, pictures_for(made, 5, zero)

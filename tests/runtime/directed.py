@@ -11,6 +11,8 @@ GROUPS = {
         8 * scale, 15, windows=(11, 16, 17, 18), channels=(1, 2, 5)
     ),
     "int16 boundaries": lambda _: convolutions.int16_boundaries(),
+    "negatives": lambda _: convolutions.negatives(),
+    "zeros out of reach": lambda _: convolutions.zeros_out_of_reach(),
     "full codes": lambda _: convolutions.full_codes(),
     "int32 sums": convolutions.int32_sums,
     "requantisers": lambda _: graphs.requantisers(21),
@@ -19,5 +21,6 @@ GROUPS = {
     "sums": lambda _: graphs.sums(23),
     "no convolutions": lambda _: graphs.without_convolutions(),
     "many readers": lambda _: graphs.many_readers(24),
+    "in place": lambda _: graphs.in_place(),
     "whole networks": lambda _: graphs.whole_networks(),
 }

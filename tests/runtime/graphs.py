@@ -178,3 +178,27 @@ def whole_networks():
     ]
     made = network((3, 65, 67), *nodes, Sum("logits", "head"), zero=[120, 119, 104], classes=7)
     yield "7x7 stem", made, pictures_for(made, 3, 3)
+
+
+def in_place():
+    """Yield graphs where a result might be stored over what the same step has still to read."""
+    rng = np.random.default_rng(8)
+    for (height, width), pictures in {(1, 1): 2, (5, 5): 3, (8, 16): 18, (7, 9): 4}.items():
+        begin = [
+            requantise("s", PIXELS, 1, -128, 6),
+            requantise("k", PIXELS, 1, 0, 5, 0, 7, 3),
+            around(rng, "c", "k", 2, 3, 2),
+        ]
+        end = [Sum("s1", "first"), Sum("s2", "a"), Add("logits", ("s1", "s2"))]
+        first = {
+            "sums": [requantise("unused", "s", 1, 0, 1), Add("first", ("c", "unused")), Add("a", ("c", "s"))],
+            "before the add": [requantise("first", "c", 1, 3, 1), Add("a", ("first", "s"))],
+            "after the add": [Add("a", ("c", "s")), requantise("first", "a", 3, 0, 2)],
+            "twice": [Add("b", ("c", "s")), requantise("first", "b", 3, 0, 2), Add("a", ("first", "s"))],
+        }
+        for name, nodes in first.items():
+            made = network((2, height, width), *begin, *nodes, *end, zero=[1, 2], classes=2)
+            yield f"in place {name} {height}x{width}", made, pictures_for(made, pictures, height)
+        raw = [Add("a", ("c", "s")), Sum("s1", "c"), Sum("s2", "a"), Add("logits", ("s1", "s2"))]
+        made = network((2, height, width), *begin, *raw, zero=[1, 2], classes=2)
+        yield f"in place raw sums {height}x{width}", made, pictures_for(made, pictures, height)

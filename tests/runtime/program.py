@@ -14,6 +14,7 @@ import pytest
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 EXPECTED = tuple(os.environ.get("BITWREN_EXPECT_KERNELS", "").split())  # sets that must run here: .ci/run names them
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
+PROGRAM = ("agree", "apart", "case", "check_primitives", "guard")  # and primitives, once for each kernel set
 SETS = {  # by architecture: name, compiler flags
     "x86_64": [
         ("avx512", ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mbmi", "-mbmi2"]),
@@ -94,9 +95,8 @@ def compile_program(build, folder):
         (f"primitives_{name}", RUNTIME / "tests/primitives.c", [*flags, f'-DKERNEL_FILE="kernels_{name}.c"'])
         for name, flags in sets
     ]
-    for file in sorted([*(RUNTIME / "source").glob("*.c"), *(RUNTIME / "tests").glob("*.c")]):
-        if not file.name.startswith("kernels_") and file.name != "primitives.c":
-            jobs.append((file.stem, file, []))
+    files = [file for file in sorted((RUNTIME / "source").glob("*.c")) if not file.name.startswith("kernels_")]
+    jobs += [(file.stem, file, []) for file in [*files, *(RUNTIME / "tests" / f"{name}.c" for name in PROGRAM)]]
 
     def compile_file(job):
         name, source, flags = job

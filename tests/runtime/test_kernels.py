@@ -115,7 +115,7 @@ def test_expected_kernel_sets_run(builds):
 
 def test_every_vector_operation_is_listed():
     listed = set(re.findall(r"BW_PRIMITIVE\((\w+)", (RUNTIME / "tests/primitives.inc").read_text()))
-    defined = set(re.findall(r"^INLINE \w+ ([vw]_\w+)\(", (RUNTIME / "source/kernels_portable.c").read_text(), re.M))
+    defined = set(re.findall(r"^INLINE \w+ ([bvw]_\w+)\(", (RUNTIME / "source/kernels_portable.c").read_text(), re.M))
     assert listed == defined
 
 
