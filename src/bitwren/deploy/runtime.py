@@ -145,16 +145,18 @@ def kernel_sets() -> tuple[str, ...]:
 class _Held:
     """Something of the library's, released with the last reference to it; what it needs lives as long.
 
-    At the end of the process nothing is released: another thread may be running it.
+    At the end of the process nothing is released: another thread may be running it. Nor is it in a forked process: it
+    is the parent's, and a runner would wait for ever for threads that only the parent has.
     """
 
     def __init__(self, pointer: ctypes.c_void_p, release: Callable, needs: object = None):
         self.pointer = pointer
-        weakref.finalize(self, _release, release, pointer, needs).atexit = False
+        weakref.finalize(self, _release, release, pointer, needs, os.getpid()).atexit = False
 
 
-def _release(release: Callable, pointer: ctypes.c_void_p, _needs: object) -> None:
-    release(pointer)
+def _release(release: Callable, pointer: ctypes.c_void_p, _needs: object, process: int) -> None:
+    if os.getpid() == process:
+        release(pointer)
 
 
 class Runtime:
