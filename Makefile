@@ -18,7 +18,7 @@ test: $(VENV)/ready
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest
 
-RUNTIME := runtime/CMakeLists.txt $(wildcard runtime/source/* runtime/include/*)
+RUNTIME := runtime/CMakeLists.txt runtime/editable/CMakeLists.txt $(wildcard runtime/source/* runtime/include/*)
 
 $(VENV)/ready: pyproject.toml constraints.txt $(RUNTIME)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -29,3 +29,4 @@ $(VENV)/ready: pyproject.toml constraints.txt $(RUNTIME)
 
 clean:
 	rm -rf $(VENV) runs src/bitwren/lib
+	find runtime/editable -mindepth 1 ! -name CMakeLists.txt -delete

@@ -27,89 +27,92 @@ typedef struct {
     int is_wide;
 } values;
 
-#define EACH(x) for (int32_t i = 0; i < (x)->count; i++)
+/* For each vector k of a run whose tiles are of `vectors`. */
+#define EACH(x)                                                             \
+    for (int32_t first_ = 0; first_ < (x)->count; first_ += vectors)        \
+        UNROLL for (int32_t k = first_; k < first_ + vectors; k++)
 
-INLINE void make_narrow(values *x) {
+INLINE void make_narrow(values *x, const int32_t vectors) {
     if (!x->is_wide) return;
-    EACH(x) x->narrow[i] = v_narrow(x->wide[i]);
+    EACH(x) x->narrow[k] = v_narrow(x->wide[k]);
     x->is_wide = 0;
 }
 
-INLINE void make_wide(values *x) {
+INLINE void make_wide(values *x, const int32_t vectors) {
     if (x->is_wide) return;
-    EACH(x) x->wide[i] = w_widen(x->narrow[i]);
+    EACH(x) x->wide[k] = w_widen(x->narrow[k]);
     x->is_wide = 1;
 }
 
-INLINE void copy_values(values *to, const values *from) {
+INLINE void copy_values(values *to, const values *from, const int32_t vectors) {
     to->count = from->count;
     to->is_wide = from->is_wide;
-    if (from->is_wide) EACH(from) to->wide[i] = from->wide[i];
-    else EACH(from) to->narrow[i] = from->narrow[i];
+    if (from->is_wide) EACH(from) to->wide[k] = from->wide[k];
+    else EACH(from) to->narrow[k] = from->narrow[k];
 }
 
 /* x = clamp(wide >> shift): narrow where the node's range is, for then saturation to int16 on the way changes nothing. */
-INLINE void shift_and_clamp(values *x, const bw_instruction *in, int32_t shift) {
+INLINE void shift_and_clamp(values *x, const bw_instruction *in, int32_t shift, const int32_t vectors) {
     if (in->low < INT16_MIN || in->high > INT16_MAX) {
         const W low = w_set(in->low), high = w_set(in->high);
-        EACH(x) x->wide[i] = w_min(w_max(w_shift(x->wide[i], shift), low), high);
+        EACH(x) x->wide[k] = w_min(w_max(w_shift(x->wide[k], shift), low), high);
         return;
     }
     const V low = v_set((int16_t)in->low), high = v_set((int16_t)in->high);
-    EACH(x) x->narrow[i] = v_min(v_max(v_narrow(w_shift(x->wide[i], shift)), low), high);
+    EACH(x) x->narrow[k] = v_min(v_max(v_narrow(w_shift(x->wide[k], shift)), low), high);
     x->is_wide = 0;
 }
 
-static void requantise_wide(values *x, const bw_instruction *in, int32_t channel) {
+INLINE void requantise_wide(values *x, const bw_instruction *in, int32_t channel, const int32_t vectors) {
     const int32_t multiplier = in->multiplier[channel];
     const W offset = w_set(in->offset[channel]);
     switch (in->action) {
-    case BW_SHIFT: EACH(x) x->wide[i] = w_add(x->wide[i], offset); break;
-    case BW_MULTIPLY: EACH(x) x->wide[i] = w_add(w_multiply(x->wide[i], w_set(multiplier)), offset); break;
+    case BW_SHIFT: EACH(x) x->wide[k] = w_add(x->wide[k], offset); break;
+    case BW_MULTIPLY: EACH(x) x->wide[k] = w_add(w_multiply(x->wide[k], w_set(multiplier)), offset); break;
     case BW_SPLIT: {
         const W mask = w_set((1 << in->split) - 1);
         EACH(x) {
-            const W lower = w_add(w_multiply_narrow(w_and(x->wide[i], mask), multiplier), offset);
-            x->wide[i] = w_add(w_multiply_narrow(w_shift(x->wide[i], in->split), multiplier), w_shift(lower, in->split));
+            const W lower = w_add(w_multiply_narrow(w_and(x->wide[k], mask), multiplier), offset);
+            x->wide[k] = w_add(w_multiply_narrow(w_shift(x->wide[k], in->split), multiplier), w_shift(lower, in->split));
         }
-        shift_and_clamp(x, in, in->shift - in->split);
+        shift_and_clamp(x, in, in->shift - in->split, vectors);
         return;
     }
     default: /* BW_WIDE */
         EACH(x) {
             int32_t lanes[BW_LANES];
-            w_store(lanes, x->wide[i]);
+            w_store(lanes, x->wide[k]);
             for (int32_t lane = 0; lane < BW_LANES; lane++) {
                 /* A shift of a negative number is the implementation's choice; every compiler we build with floors. */
                 const int64_t shifted = ((int64_t)multiplier * lanes[lane] + in->offset[channel]) >> in->shift;
                 lanes[lane] = (int32_t)(shifted < in->low ? in->low : shifted > in->high ? in->high : shifted);
             }
-            x->wide[i] = w_load(lanes);
+            x->wide[k] = w_load(lanes);
         }
-        shift_and_clamp(x, in, 0);
+        shift_and_clamp(x, in, 0, vectors);
         return;
     }
-    shift_and_clamp(x, in, in->shift);
+    shift_and_clamp(x, in, in->shift, vectors);
 }
 
-INLINE void requantise_narrow(values *x, const bw_instruction *in, int32_t channel) {
+INLINE void requantise_narrow(values *x, const bw_instruction *in, int32_t channel, const int32_t vectors) {
     if (in->narrow == BW_AS_SUM) {
         const V offset = v_set((int16_t)in->offset[channel]), low = v_set((int16_t)in->low), high = v_set((int16_t)in->high);
-        EACH(x) x->narrow[i] = v_min(v_max(v_shift(v_add_saturating(x->narrow[i], offset), in->shift), low), high);
+        EACH(x) x->narrow[k] = v_min(v_max(v_shift(v_add_saturating(x->narrow[k], offset), in->shift), low), high);
         return;
     }
     const int32_t multiplier = in->multiplier[channel];
     const W offset = w_set(in->offset[channel]);
     if (in->low < INT16_MIN || in->high > INT16_MAX) {
-        EACH(x) x->wide[i] = w_add(v_multiply(x->narrow[i], multiplier), offset);
+        EACH(x) x->wide[k] = w_add(v_multiply(x->narrow[k], multiplier), offset);
         x->is_wide = 1;
-        shift_and_clamp(x, in, in->shift);
+        shift_and_clamp(x, in, in->shift, vectors);
         return;
     }
     const V low = v_set((int16_t)in->low), high = v_set((int16_t)in->high);
     EACH(x) {
-        const W sum = w_shift(w_add(v_multiply(x->narrow[i], multiplier), offset), in->shift);
-        x->narrow[i] = v_min(v_max(v_narrow(sum), low), high);
+        const W sum = w_shift(w_add(v_multiply(x->narrow[k], multiplier), offset), in->shift);
+        x->narrow[k] = v_min(v_max(v_narrow(sum), low), high);
     }
 }
 
@@ -134,12 +137,12 @@ INLINE void store_narrow(const bw_plane *plane, char *inner, int32_t y, int32_t 
                 const B codes = b_narrow(stored);
                 b_store((uint8_t *)inner + bw_step(&p, row, column) * BW_LANES, codes);
                 for (const bw_halo *halo = p.halos + halos[0]; halo < p.halos + halos[1]; halo++)
-                    b_store((uint8_t *)inner + (ptrdiff_t)halo->target * BW_LANES, b_shuffle(codes, &p.shuffles[halo->shuffle]));
+                    b_store((uint8_t *)inner + halo->target * BW_LANES, b_shuffle(codes, halo->shuffle));
             } else {
                 int16_t *to = (int16_t *)(void *)inner;
                 v_store(to + bw_step(&p, row, column) * BW_LANES, stored);
                 for (const bw_halo *halo = p.halos + halos[0]; halo < p.halos + halos[1]; halo++)
-                    v_store(to + (ptrdiff_t)halo->target * BW_LANES, v_shuffle(stored, &p.shuffles[halo->shuffle]));
+                    v_store(to + halo->target * BW_LANES, v_shuffle(stored, halo->shuffle));
             }
         }
         next_tile(plane, &y, &x, vectors, columns);
@@ -178,18 +181,18 @@ INLINE void run_program(const bw_program *program, char *arena, int32_t channel,
         char *inner = NULL; /* of the plane's channel */
         if (in->plane != NULL) inner = arena + in->plane->offset + bw_inner(in->plane, channel) * BW_LANES * in->plane->bytes;
         switch (in->action) {
-        case BW_KEEP: copy_values(&kept[in->slot], value); break;
-        case BW_AGAIN: copy_values(value, &kept[in->slot]); break;
+        case BW_KEEP: copy_values(&kept[in->slot], value, vectors); break;
+        case BW_AGAIN: copy_values(value, &kept[in->slot], vectors); break;
         case BW_ADD_PLANE:
-            make_narrow(value);
+            make_narrow(value, vectors);
             add_plane(in->plane, (const int16_t *)(void *)inner, y, x, value, vectors, columns);
             break;
         case BW_STORE:
             if (in->plane->bytes == 4) {
-                make_wide(value);
+                make_wide(value, vectors);
                 store_wide(in->plane, (int32_t *)(void *)inner, y, x, value, vectors, columns);
             } else {
-                make_narrow(value);
+                make_narrow(value, vectors);
                 const V zero = v_set((int16_t)(in->zero != NULL ? in->zero[channel] : 0));
                 if (in->plane->bytes == 1) store_narrow(in->plane, inner, y, x, value, zero, vectors, columns, 1);
                 else store_narrow(in->plane, inner, y, x, value, zero, vectors, columns, 2);
@@ -197,10 +200,10 @@ INLINE void run_program(const bw_program *program, char *arena, int32_t channel,
             break;
         default:
             if (in->narrow != BW_NEVER && !value->is_wide) {
-                requantise_narrow(value, in, channel);
+                requantise_narrow(value, in, channel, vectors);
             } else {
-                make_wide(value);
-                requantise_wide(value, in, channel);
+                make_wide(value, vectors);
+                requantise_wide(value, in, channel, vectors);
             }
         }
     }

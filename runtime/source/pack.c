@@ -51,10 +51,10 @@ static uint32_t bits_at(const uint8_t *bits, size_t from, int32_t count) {
 
 /* One bit for each channel of a group becomes a lookup's index; *owed counts negatives. */
 static uint32_t index_of(uint32_t bits, const bw_index_form *form, int16_t *owed) {
-    const uint32_t highest = 1u << (BW_HALVED_GROUP - 1);
-    if (form->group != BW_HALVED_GROUP || !(bits & highest)) return bits;
-    ++*owed;
-    return highest | (~bits & (highest - 1));
+    if (form->group != BW_HALVED_GROUP) return bits;
+    const uint32_t negative = bits >> (BW_HALVED_GROUP - 1) & 1; /* as likely as not: no branch */
+    *owed = (int16_t)(*owed + (int16_t)negative);
+    return bits ^ ((negative << (BW_HALVED_GROUP - 1)) - negative);
 }
 
 static int pack_indices(bw_heap *heap, const bw_node *node, int32_t channels, const bw_kernels *kernels,
@@ -67,22 +67,26 @@ static int pack_indices(bw_heap *heap, const bw_node *node, int32_t channels, co
     if (to == NULL || owed == NULL) return 0;
     packed->indices = to;
     packed->owed = owed;
-    const int32_t area = form.window * form.window;
+    const int32_t area = form.window * form.window, lookups = form.set_groups * area;
     const size_t filter = (size_t)area * (size_t)channels;
     for (int32_t set = 0; set < form.sets; set++)
-        for (int32_t chunk = 0; chunk < form.chunks; chunk++)
+        for (int32_t chunk = 0; chunk < form.chunks; chunk++) {
+            const int32_t start = chunk * form.chunk_taps, left = lookups - start; /* of the set's lookups */
+            const int32_t taps = left < form.chunk_taps ? left : form.chunk_taps;
             for (int32_t o = 0; o < form.outputs; o++, to += form.index_bytes) {
                 uint64_t word = 0;
-                for (int32_t k = 0; k < form.chunk_taps; k++) {
-                    const int32_t lookup = chunk * form.chunk_taps + k; /* of the set's */
-                    const int32_t first = (set * form.set_groups + lookup / area) * form.group;
+                int32_t tap = start % area, first = (set * form.set_groups + start / area) * form.group;
+                for (int32_t k = 0; k < taps && first < channels; k++) {
                     const int32_t count = channels - first < form.group ? channels - first : form.group;
-                    if (lookup >= form.set_groups * area || count <= 0) break;
-                    const size_t at = (size_t)o * filter + (size_t)(lookup % area) * (size_t)channels + (size_t)first;
+                    const size_t at = (size_t)o * filter + (size_t)tap * (size_t)channels + (size_t)first;
                     word |= (uint64_t)index_of(bits_at(node->weights, at, count), &form, &owed[o]) << (k * form.group);
+                    if (++tap < area) continue;
+                    tap = 0;
+                    first += form.group;
                 }
                 for (int32_t byte = 0; byte < form.index_bytes; byte++) to[byte] = (uint8_t)(word >> (8 * byte));
             }
+        }
     for (int32_t o = 0; o < form.outputs; o++)
         if (owed[o] > packed->most_owed) packed->most_owed = owed[o];
     return 1;

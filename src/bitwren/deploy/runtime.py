@@ -203,9 +203,7 @@ class Runtime:
         try:
             _call("run", runner.pointer, pixels.ctypes.data, len(pixels), logits.ctypes.data)
         finally:
-            idle.append(runner)
-            if self._network is None:
-                idle.clear()
+            idle.append(runner)  # nobody's list any more, where the network was closed meanwhile
         return logits
 
     def steps(self, pixels: np.ndarray | None = None, threads: int = 1) -> tuple[Step, ...]:
