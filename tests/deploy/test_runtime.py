@@ -1,6 +1,7 @@
 """The C runtime through its binding: the reference's integers, however many ask at once; and every refusal."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -81,13 +82,40 @@ def test_views_are_read_in_their_own_order():
 
 def test_contiguous_pictures_are_not_copied_and_not_changed(monkeypatch):
     seen, call = [], module._call
-    monkeypatch.setattr(module, "_call", lambda name, *arguments: (seen.append(arguments), call(name, *arguments)))
+    monkeypatch.setattr(module, "_call", lambda *words: (seen.append(words), call(*words)))
     pixels = PICTURES.copy()
     pixels.flags.writeable = False
     with Runtime(CONTENT) as runtime:
         logits = runtime.run(pixels)
-    assert seen[-1][1] == pixels.ctypes.data and seen[-1][3] == logits.ctypes.data
+    first = next(words for words in seen if words[0] == "run")  # on one core a second call follows
+    assert first[2] == pixels.ctypes.data and first[4] == logits.ctypes.data
     assert np.array_equal(pixels, PICTURES)
+
+
+def test_many_pictures_are_handed_over_in_parts_between_which_an_interrupt_is_answered(monkeypatch):
+    parts, call = [], module._call
+
+    def watched(name, *arguments):
+        call(name, *arguments)
+        if name == "run":
+            parts.append(arguments[2])
+            if len(parts) == stop_after:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(module, "_call", watched)
+    pixels, stop_after = np.resize(PICTURES, (200, *PICTURES.shape[1:]))[:, ::-1][:, ::-1], 0
+    with Runtime(CONTENT) as runtime:
+        for long_call, expected in ((0, [32, 32, 32, 32, 32, 32, 8]), (1e9, [32, 64, 104])):  # all are long; none is
+            monkeypatch.setattr(module, "LONG_CALL", long_call)
+            parts.clear()
+            assert np.array_equal(runtime.run(pixels, 2), np.resize(LOGITS, (200, 10)))
+            assert parts == expected
+        parts.clear()
+        stop_after = 2
+        with pytest.raises(KeyboardInterrupt):
+            runtime.run(pixels, 2)
+        assert parts == [32, 64]
+        assert np.array_equal(runtime.run(pixels, 2), np.resize(LOGITS, (200, 10)))
 
 
 # ---------------------------------------------------------------- many at once
