@@ -1,8 +1,8 @@
 /* Agreement: every kernel set of this build, every way of running, against logits that the reference gave.
  *
- *     agree [--threads 1,2,3] [--expect NAME] [--apart] [--starve] [--primitives SEED] [--list] FILE...
+ *     agree [--threads 1,2,3] [--expect NAME] [--apart] [--starve] [--primitives SEED] [--list] [--sample N] FILE...
  *
- * FILE: cases (case.h). Prints what differs, then one line for each kernel set: run, or skipped and why. Exit status 1
+ * FILE: cases (case.h), of which every Nth is run. Prints what differs, then one line for each kernel set: run, or skipped and why. Exit status 1
  * where anything differed, memory beside a buffer was touched, or an expected set did not run.
  */
 #include <stdio.h>
@@ -18,9 +18,9 @@
 static struct {
     int threads[MOST_NAMES], thread_count;
     const char *expected[MOST_NAMES];
-    int expected_count, apart, starve, list, primitives;
+    int expected_count, apart, starve, list, primitives, sample;
     uint64_t seed;
-} wanted = {.threads = {1, 2, 3}, .thread_count = 3};
+} wanted = {.threads = {1, 2, 3}, .thread_count = 3, .sample = 1};
 
 static bw_variants variants;
 
@@ -190,7 +190,7 @@ static void report_variants(void) {
 /* ------------------------------------------------------------------ the program */
 
 static int usage(void) {
-    fprintf(stderr, "usage: agree [--threads 1,2,3] [--expect NAME] [--apart] [--starve] [--primitives SEED] [--list] FILE...\n");
+    fprintf(stderr, "usage: agree [--threads 1,2,3] [--expect NAME] [--apart] [--starve] [--primitives SEED] [--list] [--sample N] FILE...\n");
     return 2;
 }
 
@@ -204,6 +204,20 @@ static int parse_threads(const char *list) {
     return wanted.thread_count > 0 && *list == 0;
 }
 
+/* An option that takes a value; returns 0 where name or value is wrong. */
+static int parse_value(const char *name, const char *value) {
+    if (strcmp(name, "threads") == 0) return parse_threads(value);
+    if (strcmp(name, "sample") == 0) return (wanted.sample = atoi(value)) >= 1;
+    if (strcmp(name, "expect") == 0 && wanted.expected_count < MOST_NAMES) {
+        wanted.expected[wanted.expected_count++] = value;
+        return 1;
+    }
+    if (strcmp(name, "primitives") != 0) return 0;
+    wanted.primitives = 1;
+    wanted.seed = strtoull(value, NULL, 10);
+    return 1;
+}
+
 /* Returns the number of the first file, or 0 for wrong usage. */
 static int parse(int count, char **arguments) {
     int k = 1;
@@ -212,14 +226,7 @@ static int parse(int count, char **arguments) {
         if (strcmp(name, "apart") == 0) wanted.apart = 1;
         else if (strcmp(name, "starve") == 0) wanted.starve = 1;
         else if (strcmp(name, "list") == 0) wanted.list = 1;
-        else if (k + 1 == count) return 0;
-        else if (strcmp(name, "threads") == 0 && parse_threads(arguments[k + 1])) k++;
-        else if (strcmp(name, "expect") == 0 && wanted.expected_count < MOST_NAMES)
-            wanted.expected[wanted.expected_count++] = arguments[++k];
-        else if (strcmp(name, "primitives") == 0) {
-            wanted.primitives = 1;
-            wanted.seed = strtoull(arguments[++k], NULL, 10);
-        } else return 0;
+        else if (k + 1 == count || !parse_value(name, arguments[++k])) return 0;
     }
     return k;
 }
@@ -231,9 +238,10 @@ static int run_file(const char *path, const int *run) {
         perror(path);
         exit(2);
     }
-    for (bw_case next; bw_next_case(file, path, &next); bw_free_case(&next))
+    int number = 0;
+    for (bw_case next; bw_next_case(file, path, &next); bw_free_case(&next), number++)
         for (size_t k = 0; k < SETS; k++) {
-            if (!run[k]) continue;
+            if (!run[k] || number % wanted.sample != 0) continue;
             good &= wanted.starve ? run_starved(&next, built[k]) : run_case(&next, built[k]);
             fflush(stdout);
         }

@@ -167,11 +167,21 @@ def negatives():
 def zeros_out_of_reach():
     """Yield codes that never reach their zero point: of a byte, where the zero point is not."""
     rng = np.random.default_rng(3)
-    for zero, (window, stride) in itertools.product((0, 200, 255, 256, 300, 511), ((1, 1), (3, 1), (3, 2), (5, 1), (18, 1))):
-        nodes = [requantise("codes", PIXELS, 1, 0, 1, 0, 511, zero), requantise("less", "codes", 1, 5, 1, 3, 511, zero | 3)]
+    for zero, (window, stride) in itertools.product(
+        (0, 200, 255, 256, 300, 511), ((1, 1), (3, 1), (3, 2), (5, 1), (18, 1))
+    ):
+        nodes = [
+            requantise("codes", PIXELS, 1, 0, 1, 0, 511, zero),
+            requantise("less", "codes", 1, 5, 1, 3, 511, zero | 3),
+        ]
         nodes.append(conv("conv", "codes", signs(rng, (4, window, window, 3), "random"), stride, (window // 2,) * 4))
         nodes.append(conv("other", "less", signs(rng, (4, 1, 1, 3), "random"), stride, bits=8))
-        nodes += [requantise("a", "conv", 1, 0, 4), requantise("b", "other"), Add("add", ("a", "b")), Sum("logits", "add")]
+        nodes += [
+            requantise("a", "conv", 1, 0, 4),
+            requantise("b", "other"),
+            Add("add", ("a", "b")),
+            Sum("logits", "add"),
+        ]
         if window == 18:  # wider than the picture and its padding on one side allow: the other convolution stays alone
             nodes = [nodes[0], nodes[2], Sum("logits", "conv")]
         made = network((3, 7, 9), *nodes, classes=4)

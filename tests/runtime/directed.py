@@ -23,4 +23,5 @@ GROUPS = {
     "many readers": lambda _: graphs.many_readers(24),
     "in place": lambda _: graphs.in_place(),
     "whole networks": lambda _: graphs.whole_networks(),
+    "shared": lambda _: graphs.shared(),
 }

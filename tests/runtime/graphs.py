@@ -202,3 +202,22 @@ def in_place():
         raw = [Add("a", ("c", "s")), Sum("s1", "c"), Sum("s2", "a"), Add("logits", ("s1", "s2"))]
         made = network((2, height, width), *begin, *raw, zero=[1, 2], classes=2)
         yield f"in place raw sums {height}x{width}", made, pictures_for(made, pictures, height)
+
+
+def shared():
+    """Yield networks large enough for threads to share each step: the runtime runs short steps on one thread."""
+    rng = np.random.default_rng(9)
+    for window, stride, channels, outputs in ((3, 1, 40, 48), (3, 2, 60, 64), (1, 1, 150, 128), (5, 1, 20, 32)):
+        nodes = [
+            requantise("k", PIXELS, 1, 0, 0, 0, 255, 31),
+            around(rng, "c", "k", outputs, window, channels, stride),
+            requantise("s", "c", 1, 0, 6),
+            Pool("p", "s", "mean", (1, 1, 1, 1), outputs),
+        ]
+        made = network((channels, 32, 32), *nodes, Sum("logits", "p"), zero=7, classes=outputs)
+        yield f"shared {window}x{window}/{stride}", made, pictures_for(made, 3, window)
+    eight = conv("c", PIXELS, rng.integers(-127, 128, (24, 3, 3, 30)), padding=(1, 1, 1, 1), bits=8)
+    made = network((30, 24, 24), eight, requantise("s", "c", 1, 0, 8), Sum("logits", "s"), classes=24)
+    yield "shared 8-bit", made, pictures_for(made, 3, 8)
+    made = wide_resnet(depth=8, width=3, size=32, seed=5)
+    yield "shared residual", made, pictures_for(made, 3, 9)

@@ -4,23 +4,12 @@ import multiprocessing
 import os
 
 import pytest
-from runtime.cases import write_cases
-from runtime.directed import GROUPS
 from runtime.program import built
 
 
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    chosen = [
-        *list(GROUPS["convolutions"](1))[::10],
-        *GROUPS["many readers"](1),
-        *list(GROUPS["whole networks"](1))[::4],
-    ]
-    return write_cases(tmp_path_factory.mktemp("cases") / "cases", chosen)
-
-
-def test_no_data_race(builds, file):
-    built("threads", builds).agrees("--threads", "2,3", file)
+@pytest.mark.parametrize(("group", "sample"), [("convolutions", 9), ("many readers", 1), ("shared", 1)])
+def test_no_data_race(builds, case_file, group, sample):
+    built("threads", builds).agrees("--threads", "2,3", "--sample", sample, case_file(group))
 
 
 def spin(stop):
@@ -28,14 +17,15 @@ def spin(stop):
         pass
 
 
-def test_more_threads_than_cores_on_a_busy_machine(builds, file):
+def test_more_threads_than_cores_on_a_busy_machine(builds, case_file):
     stop = multiprocessing.Event()
     others = [multiprocessing.Process(target=spin, args=(stop,), daemon=True) for _ in range(os.cpu_count() or 1)]
     for other in others:
         other.start()
     try:
         cores = os.cpu_count() or 1
-        built("host", builds).agrees("--threads", f"{cores + 1},{2 * cores + 3}", file)
+        files = [case_file("many readers"), case_file("shared")]
+        built("host", builds).agrees("--threads", f"{cores + 1},{2 * cores + 3}", *files)
     finally:
         stop.set()
         for other in others:
