@@ -211,9 +211,7 @@ bitwren_status bitwren_start(const bitwren_network *network, const bitwren_start
         const size_t parts = (size_t)runner->one.step_count * BW_PARTS;
         if (options->profile) runner->seconds = bw_take(&heap, threads * parts, sizeof *runner->seconds);
         if (runner->arena && runner->scratch && runner->next && (!options->profile || runner->seconds)) {
-            status = BITWREN_NO_THREADS;
-            runner->team = bw_team_start(&heap, runner->threads);
-            if (runner->team != NULL) status = BITWREN_OK;
+            status = bw_team_start(&heap, runner->threads, &runner->team);
         }
     }
     if (status == BITWREN_OK) {

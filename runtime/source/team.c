@@ -106,26 +106,27 @@ void bw_team_run(bw_team *team, bw_task *task, void *about) {
     bw_team_meet(team);
 }
 
-bw_team *bw_team_start(bw_heap *heap, int32_t threads) {
+bitwren_status bw_team_start(bw_heap *heap, int32_t threads, bw_team **result) {
     bw_team *team = bw_take(heap, 1, sizeof *team);
-    if (team == NULL) return NULL;
+    if (team == NULL) return BITWREN_NO_MEMORY;
     team->thread = bw_take(heap, (size_t)threads, sizeof *team->thread);
-    if (team->thread == NULL) return NULL;
+    if (team->thread == NULL) return BITWREN_NO_MEMORY;
     team->threads = 1;
     atomic_store(&team->numbers, 1);
     atomic_store(&team->looks, MOST_LOOKS);
-    if (pthread_mutex_init(&team->mutex, NULL) != 0) return NULL;
+    if (pthread_mutex_init(&team->mutex, NULL) != 0) return BITWREN_NO_THREADS;
     if (pthread_cond_init(&team->changed, NULL) != 0) {
         pthread_mutex_destroy(&team->mutex);
-        return NULL;
+        return BITWREN_NO_THREADS;
     }
     for (; team->threads < threads; team->threads++)
         if (pthread_create(&team->thread[team->threads - 1], NULL, work, team) != 0) {
             bw_team_stop(team);
-            return NULL;
+            return BITWREN_NO_THREADS;
         }
     atomic_store(&team->absent, threads);
-    return team;
+    *result = team;
+    return BITWREN_OK;
 }
 
 void bw_team_stop(bw_team *team) {

@@ -9,8 +9,8 @@
 typedef struct bw_team bw_team;
 typedef void bw_task(void *about, int32_t thread);
 
-/* threads: 1 or more, the caller's own included. NULL where the system gives no more, or for want of memory. */
-bw_team *bw_team_start(bw_heap *heap, int32_t threads);
+/* threads: 1 or more, the caller's own included. Fails with BITWREN_NO_MEMORY or BITWREN_NO_THREADS. */
+bitwren_status bw_team_start(bw_heap *heap, int32_t threads, bw_team **team);
 void bw_team_stop(bw_team *team);
 /* Call task(about, 0) here and task(about, 1), ... on the others; returns when all have returned. */
 void bw_team_run(bw_team *team, bw_task *task, void *about);

@@ -89,7 +89,7 @@ static int check_shuffles(const bw_primitives *set, bw_grid grid, uint64_t *rand
         bw_operands in;
         memset(&in, 0, sizeof in);
         fill(&in, BW_ANY, BW_ANY, random);
-        in.shuffle = plane.shuffles[plane.halos[k].shuffle];
+        in.shuffle = *plane.halos[k].shuffle;
         equal = check(set, BW_PRIMITIVE_v_shuffle, &in) && check(set, BW_PRIMITIVE_b_shuffle, &in);
     }
     bw_heap_close(&heap);
