@@ -78,13 +78,17 @@ static bitwren_status read_metadata(const char *metadata, bw_heap *heap, bw_part
     return bw_check_json(text, bw_decode_string(network, text), "network", heap, error);
 }
 
-bitwren_status bw_read_container(const uint8_t *file, size_t bytes, bw_heap *heap, bw_parts *parts, bitwren_error *error) {
-    const size_t least = CHECKSUM_AT + CHECKSUM_DIGITS;
-    if (bytes < least)
-        return bw_fail(error, BITWREN_BAD_FILE, -1, "%zu bytes, expected at least %zu: not a .bwn file", bytes, least);
+bitwren_status bw_check_start(const uint8_t *file, size_t bytes, bitwren_error *error) {
+    if (bytes < BW_START)
+        return bw_fail(error, BITWREN_BAD_FILE, -1, "%zu bytes, expected at least %d: not a .bwn file", bytes, BW_START);
     if (memcmp(file + 8, start, sizeof start - 1) != 0)
         return bw_fail(error, BITWREN_BAD_FILE, -1, "the header does not begin %.16s: not a .bwn file", start);
     if (bytes > BW_MOST) return bw_fail(error, BITWREN_BAD_FILE, -1, "%zu bytes, expected at most %d", bytes, BW_MOST);
+    return BITWREN_OK;
+}
+
+bitwren_status bw_read_container(const uint8_t *file, size_t bytes, bw_heap *heap, bw_parts *parts, bitwren_error *error) {
+    TRY(bw_check_start(file, bytes, error));
     uint64_t length = 0;
     for (int k = 7; k >= 0; k--) length = length << 8 | file[k];
     if (length % 8 != 0 || length <= sizeof start - 1 || length > MAX_HEADER || length > bytes - 8)

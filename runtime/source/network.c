@@ -1,10 +1,13 @@
 /* Opening and closing networks. */
 #include "network.h"
+#include "read.h"
 
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define LEAST_PATH 64 /* bytes of a path, from its end, that a message holds at least */
 
 static int count_readers(bitwren_network *network) {
     const bw_graph *graph = &network->graph;
@@ -91,39 +94,57 @@ bitwren_status bitwren_open(const void *file, size_t bytes, const bitwren_open_o
     return status != BITWREN_OK ? status : bw_fail(error, BITWREN_NO_MEMORY, -1, "out of memory");
 }
 
-/* As bitwren_open; what is said of the file begins with its name. */
-static bitwren_status open_named(const char *path, const void *content, size_t bytes, const bitwren_open_options *options,
-                                 bitwren_network **network, bitwren_error *error) {
-    bitwren_error inner;
-    const bitwren_status status = bitwren_open(content, bytes, options, network, &inner);
-    if (status == BITWREN_OK) return status;
-    if (status == BITWREN_BAD_ARGUMENT) return bw_fail(error, status, -1, "%s", inner.message);
-    return bw_fail(error, status, inner.node, "%.100s: %.150s", path, inner.message);
+/* A regular file's size, or -1. Leaves the file at its beginning. */
+static long size_of(FILE *file) {
+    if (fseek(file, 0, SEEK_END) != 0) return -1;
+    const long size = ftell(file);
+    if (size == LONG_MAX || fseek(file, 0, SEEK_SET) != 0) return -1; /* LONG_MAX: of a folder, on Linux */
+    return size;
+}
+
+/* Memory for the whole file is taken only where its beginning is that of a .bwn file. */
+static bitwren_status open_stream(FILE *file, const bitwren_open_options *options, bitwren_network **network,
+                                  bitwren_error *error) {
+    const long size = size_of(file);
+    if (size < 0) return bw_fail(error, BITWREN_CANNOT_READ, -1, "not a regular file");
+    uint8_t beginning[BW_START];
+    const size_t bytes = (size_t)size, first = bytes < BW_START ? bytes : BW_START;
+    if (fread(beginning, 1, first, file) != first) return bw_fail(error, BITWREN_CANNOT_READ, -1, "cannot be read");
+    TRY(bw_check_start(beginning, bytes, error));
+    bw_heap heap;
+    bw_heap_open(&heap, options != NULL ? options->memory : NULL);
+    bitwren_status status;
+    char *content = bw_take(&heap, bytes, 1);
+    if (content == NULL) status = bw_fail(error, BITWREN_NO_MEMORY, -1, "out of memory");
+    else if (fseek(file, 0, SEEK_SET) != 0 || fread(content, 1, bytes, file) != bytes)
+        status = bw_fail(error, BITWREN_CANNOT_READ, -1, "cannot be read");
+    else status = bitwren_open(content, bytes, options, network, error);
+    bw_heap_close(&heap);
+    return status;
+}
+
+/* "path: message"; of a path that is too long for the rest of a message, the end. */
+static bitwren_status fail_at(bitwren_error *error, const char *path, const bitwren_error *inner) {
+    const size_t room = sizeof inner->message, needed = strlen(inner->message) + sizeof ": ...";
+    const size_t most = needed + LEAST_PATH < room ? room - needed : LEAST_PATH;
+    size_t length = strlen(path);
+    const char *dots = length > most ? "..." : "";
+    for (; length > most || (*dots != 0 && (*path & 0xC0) == 0x80); length--) path++; /* never from within a character */
+    return bw_fail(error, inner->status, inner->node, "%s%s: %s", dots, path, inner->message);
 }
 
 bitwren_status bitwren_open_file(const char *path, const bitwren_open_options *options, bitwren_network **network,
                                  bitwren_error *error) {
     if (path == NULL || network == NULL) return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "a pointer is NULL");
     *network = NULL;
+    bitwren_error inner;
     FILE *file = fopen(path, "rb");
-    if (file == NULL) return bw_fail(error, BITWREN_CANNOT_READ, -1, "%.200s: cannot be opened", path);
-    bitwren_status status = BITWREN_CANNOT_READ;
-    bw_heap heap;
-    bw_heap_open(&heap, options != NULL ? options->memory : NULL);
-    long size = -1;
-    if (fseek(file, 0, SEEK_END) == 0) size = ftell(file);
-    if (size < 0 || size == LONG_MAX || fseek(file, 0, SEEK_SET) != 0) { /* LONG_MAX: of a folder, on Linux */
-        bw_fail(error, status, -1, "%.200s: not a regular file", path);
-    } else {
-        char *content = bw_take(&heap, (size_t)size, 1);
-        if (content == NULL) status = bw_fail(error, BITWREN_NO_MEMORY, -1, "%.200s: out of memory", path);
-        else if (fread(content, 1, (size_t)size, file) != (size_t)size)
-            bw_fail(error, status, -1, "%.200s: cannot be read", path);
-        else status = open_named(path, content, (size_t)size, options, network, error);
-    }
-    bw_heap_close(&heap);
-    fclose(file);
-    return status;
+    const bitwren_status status = file != NULL ? open_stream(file, options, network, &inner)
+                                               : bw_fail(&inner, BITWREN_CANNOT_READ, -1, "cannot be opened");
+    if (file != NULL) fclose(file);
+    if (status == BITWREN_OK) return status;
+    if (status == BITWREN_BAD_ARGUMENT) return bw_fail(error, status, -1, "%s", inner.message);
+    return fail_at(error, path, &inner);
 }
 
 void bitwren_close(bitwren_network *network) {

@@ -14,6 +14,8 @@
 
 #define BW_MOST 2147483647 /* bytes of a file, weights of a conv, values of a tensor */
 
+#define BW_START 50 /* bytes up to the end of the checksum: they tell a .bwn file */
+
 /* The parts of a file. */
 typedef struct {
     const char *header; /* JSON that has been checked */
@@ -22,6 +24,8 @@ typedef struct {
     char *description; /* JSON that has been checked; from the graph's heap */
 } bw_parts;
 
+/* What the beginning and the size tell; `file` holds BW_START bytes, or all where there are fewer. */
+bitwren_status bw_check_start(const uint8_t *file, size_t bytes, bitwren_error *error);
 /* Layout, checksum, header: docs/file-format.md, sections 1 to 3. `heap` holds what is needed until the graph is read. */
 bitwren_status bw_read_container(const uint8_t *file, size_t bytes, bw_heap *heap, bw_parts *parts, bitwren_error *error);
 /* The description: sections 4 and 5. Fills the graph but for the tensors and results; shapes[k] is conv k's (out, F, F, in). */

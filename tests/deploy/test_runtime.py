@@ -1,6 +1,7 @@
 """The C runtime through its binding: the reference's integers, however many ask at once; and every refusal."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -83,13 +84,40 @@ def test_views_are_read_in_their_own_order():
 
 def test_contiguous_pictures_are_not_copied_and_not_changed(monkeypatch):
     seen, call = [], module._call
-    monkeypatch.setattr(module, "_call", lambda name, *arguments: (seen.append(arguments), call(name, *arguments)))
+    monkeypatch.setattr(module, "_call", lambda *words: (seen.append(words), call(*words)))
     pixels = PICTURES.copy()
     pixels.flags.writeable = False
     with Runtime(CONTENT) as runtime:
         logits = runtime.run(pixels)
-    assert seen[-1][1] == pixels.ctypes.data and seen[-1][3] == logits.ctypes.data
+    first = next(words for words in seen if words[0] == "run")  # on one core a second call follows
+    assert first[2] == pixels.ctypes.data and first[4] == logits.ctypes.data
     assert np.array_equal(pixels, PICTURES)
+
+
+def test_many_pictures_are_handed_over_in_parts_between_which_an_interrupt_is_answered(monkeypatch):
+    parts, call = [], module._call
+
+    def watched(name, *arguments):
+        call(name, *arguments)
+        if name == "run":
+            parts.append(arguments[2])
+            if len(parts) == stop_after:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(module, "_call", watched)
+    pixels, stop_after = np.resize(PICTURES, (200, *PICTURES.shape[1:]))[:, ::-1][:, ::-1], 0
+    with Runtime(CONTENT) as runtime:
+        for long_call, expected in ((0, [32, 32, 32, 32, 32, 32, 8]), (1e9, [32, 64, 104])):  # all are long; none is
+            monkeypatch.setattr(module, "LONG_CALL", long_call)
+            parts.clear()
+            assert np.array_equal(runtime.run(pixels, 2), np.resize(LOGITS, (200, 10)))
+            assert parts == expected
+        parts.clear()
+        stop_after = 2
+        with pytest.raises(KeyboardInterrupt):
+            runtime.run(pixels, 2)
+        assert parts == [32, 64]
+        assert np.array_equal(runtime.run(pixels, 2), np.resize(LOGITS, (200, 10)))
 
 
 # ---------------------------------------------------------------- many at once
@@ -194,6 +222,26 @@ def test_a_forked_process_starts_runners_of_its_own(path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("end", ["runtime.close()", "del runtime; gc.collect()", "sys.exit()"])
+def test_a_forked_process_may_close_what_its_parent_ran(path, end):
+    """The runner's threads are the parent's: a child that waited for them to end would wait for ever."""
+    program = (
+        "import gc, os, signal, sys, numpy as np\n"
+        "from bitwren.deploy.runtime import Runtime\n"
+        "runtime, pixels = Runtime(sys.argv[1]), np.zeros((17, 3, 8, 8), np.uint8)\n"
+        "expected = runtime.run(pixels, 2)\n"
+        "if child := os.fork():\n"
+        "    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])\n"
+        "    assert np.array_equal(runtime.run(pixels, 2), expected)\n"
+        "    sys.exit(status)\n"
+        "signal.alarm(60)\n"  # ends the child where it hangs
+        "assert np.array_equal(runtime.run(pixels, 2), expected)\n"
+        f"{end}\n"
+    )
+    done = run_python(program, path)
+    assert done.returncode == 0, done.stderr or f"the child ended with {done.returncode}"
+
+
 def run_python(program, *words, **environment):
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, words)],
@@ -235,6 +283,7 @@ def macs_of(network):
         (PICTURES[0], r"pixels uint8 \(3, 8, 8\), expected uint8 \(N, 3, 8, 8\)"),
         (PICTURES[:, :, :7], r"pixels uint8 \(17, 3, 7, 8\), expected uint8 \(N, 3, 8, 8\)"),
         (PICTURES.astype(np.float32), r"pixels float32 \(17, 3, 8, 8\), expected uint8"),
+        (PICTURES.tolist(), r"pixels list, expected uint8 \(N, 3, 8, 8\)"),
         (PICTURES.view(np.int8), r"pixels int8 \(17, 3, 8, 8\), expected uint8"),
     ],
 )
@@ -269,6 +318,34 @@ def test_files_that_are_none(tmp_path):
         Runtime(tmp_path / "none.bwn")
     with pytest.raises(ModelError, match="not a regular file"):
         Runtime(tmp_path)
+
+
+def test_a_large_file_that_is_no_network_is_not_read(tmp_path):
+    """A sparse file: 8 GB that take no room on the disk, and would not fit the memory that the process may take."""
+    (tmp_path / "large.bwn").touch()
+    os.truncate(tmp_path / "large.bwn", 2**33)
+    program = (
+        "import resource, sys; from bitwren.deploy.runtime import Runtime, kernel_sets\n"
+        "kernel_sets(); resource.setrlimit(resource.RLIMIT_DATA, (2**32, 2**32))\n"
+        "Runtime(sys.argv[1])"
+    )
+    done = run_python(program, tmp_path / "large.bwn")
+    assert done.stderr.endswith('large.bwn: the header does not begin {"__metadata__":: not a .bwn file\n'), done.stderr
+
+
+@pytest.mark.parametrize("content", [None, b"", CONTENT[:-1]])
+def test_of_a_long_path_the_end_is_named(tmp_path, content):
+    """The message has 256 bytes; what is cut is the beginning of the path, between two characters."""
+    for shift in range(3):
+        folder = tmp_path / ("x" * shift + "\N{EURO SIGN}" * 60) / ("\N{EURO SIGN}" * 60)
+        folder.mkdir(parents=True)
+        if content is not None:
+            (folder / "model.bwn").write_bytes(content)
+        with pytest.raises(ModelError) as error:
+            Runtime(folder / "model.bwn")
+        beginning, end = str(error.value).split("/model.bwn: ")
+        assert beginning.startswith("...") and set(beginning) <= {*"./", "\N{EURO SIGN}"}
+        assert end.startswith(("cannot be opened", "0 bytes, expected at least 50: not a .bwn file", "checksum "))
 
 
 # ---------------------------------------------------------------- kernels by name

@@ -132,5 +132,26 @@ def test_the_library_has_no_globals(libraries):
     assert data and all(int(words[2], 16) == 0 for words in data)
 
 
+def test_the_header_serves_cpp(prefix, libraries, tmp_path):
+    if not shutil.which("g++"):
+        (pytest.fail if EXPECTED else pytest.skip)("needs g++: package g++")
+    (tmp_path / "user.cpp").write_text(
+        "#include <bitwren.h>\n#include <cstdio>\n"
+        'int main() { for (std::size_t k = 0; bitwren_kernels(k); k++) std::printf("%s\\n", bitwren_kernels(k)); }\n'
+    )
+    flags = ["-std=c++11", "-Wall", "-Wextra", "-pedantic", "-Werror", f"-I{prefix / 'include'}"]
+    library = [libraries / "libbitwren.a", "-pthread"]
+    call("g++", *flags, tmp_path / "user.cpp", *library, "-o", tmp_path / "user")
+    assert call(tmp_path / "user").split()[-1] == "portable"
+
+
+def test_clang_has_nothing_to_say_either(tmp_path):
+    absent = [tool for tool in ("clang", "cmake") if not shutil.which(tool)]
+    if absent:
+        (pytest.fail if EXPECTED else pytest.skip)(f"needs {', '.join(absent)}: packages of the same names")
+    call("cmake", "-S", RUNTIME, "-B", tmp_path, "-DBITWREN_WERROR=ON", "-DCMAKE_C_COMPILER=clang")
+    call("cmake", "--build", tmp_path, "--parallel", "2")
+
+
 def header():
     return (RUNTIME / "include" / "bitwren.h").read_text()

@@ -10,6 +10,7 @@ import ctypes
 import functools
 import os
 import sys
+import time
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from bitwren.errors import ModelError, UsageError
 from bitwren.network.reference import check_pixels
 
 FOLDER = Path(__file__).resolve().parents[1] / "lib"  # where the build of the package puts the library
+LONG_CALL = 0.1  # seconds: Python answers Ctrl-C between calls of the library only
 MOST_TOGETHER = 16  # pictures that share the lanes of a vector at most: planning for more changes nothing
 
 
@@ -145,16 +147,18 @@ def kernel_sets() -> tuple[str, ...]:
 class _Held:
     """Something of the library's, released with the last reference to it; what it needs lives as long.
 
-    At the end of the process nothing is released: another thread may be running it.
+    At the end of the process nothing is released: another thread may be running it. Nor is it in a forked process: it
+    is the parent's, and a runner would wait for ever for threads that only the parent has.
     """
 
     def __init__(self, pointer: ctypes.c_void_p, release: Callable, needs: object = None):
         self.pointer = pointer
-        weakref.finalize(self, _release, release, pointer, needs).atexit = False
+        weakref.finalize(self, _release, release, pointer, needs, os.getpid()).atexit = False
 
 
-def _release(release: Callable, pointer: ctypes.c_void_p, _needs: object) -> None:
-    release(pointer)
+def _release(release: Callable, pointer: ctypes.c_void_p, _needs: object, process: int) -> None:
+    if os.getpid() == process:
+        release(pointer)
 
 
 class Runtime:
@@ -190,7 +194,6 @@ class Runtime:
         type, UsageError for a number of threads that cannot be, ValueError where closed.
         """
         check_pixels(self, pixels)
-        pixels = np.ascontiguousarray(pixels)
         logits = np.empty((len(pixels), len(self.classes)), np.int32)
         together = 1 << min(len(pixels), MOST_TOGETHER).bit_length() >> 1 or 1  # a power of two: few kinds of runner
         idle = self._idle[os.getpid(), threads, together]  # after a fork a runner's threads are the parent's
@@ -198,8 +201,15 @@ class Runtime:
             runner = idle.pop()
         except IndexError:
             runner = self._start(threads, together)
+        done, count = 0, MOST_TOGETHER  # a call takes whole lots for all threads, and more while calls are short
+        if len(pixels) > MOST_TOGETHER:
+            count *= self._runner_facts(runner).threads
         try:
-            _call("run", runner.pointer, pixels.ctypes.data, len(pixels), logits.ctypes.data)
+            while done < len(pixels):
+                part, began = np.ascontiguousarray(pixels[done : done + count]), time.perf_counter()
+                _call("run", runner.pointer, part.ctypes.data, len(part), logits[done:].ctypes.data)
+                done += len(part)
+                count *= 2 if time.perf_counter() - began < LONG_CALL / 2 else 1
         finally:
             idle.append(runner)  # nobody's list any more, where the network was closed meanwhile
         return logits
