@@ -75,10 +75,19 @@ class Geometry:
         return ((self.top - self.window + 1) // self.stride) % self.slots
 
     @property
+    def rows_done(self) -> int:
+        """Rows that an input row completes; the windows of the rest end below the picture."""
+        return min(self.rows, max(0, (self.height + self.top - self.window) // self.stride + 1))
+
+    @property
     def rows_left(self) -> int:
-        """Rows that are completed by no input row, because their windows end below the picture."""
-        done = max(0, (self.height + self.top - self.window) // self.stride + 1)
-        return self.rows - min(done, self.rows)
+        """Rows that are completed by no input row."""
+        return self.rows - self.rows_done
+
+    @property
+    def end_ahead(self) -> int:
+        """How many rows after the one whose turn it is, after the last input row, the first of the rest lies."""
+        return self.rows_done - (self.height + self.top - self.window + 1) // self.stride
 
     @property
     def sources(self) -> list[tuple[int, int | None, int | None]]:

@@ -177,7 +177,8 @@ def _tensor_buffers(steps: Sequence[Step], by_rows: bool) -> tuple[list[Buffer],
     for k, step in enumerate(steps):
         over = [t for t in (step.other, step.input) if t is not None and t.name in owner]
         add(step.writes, k, next((t for t in over if last_reader[t.name] == k and _may_replace(step, t)), None))
-    buffers = [Buffer(name, tuple(parts)) for name, parts in chains.items()]
+    owner = {name: f"tensor:{first}" for name, first in owner.items()}  # no node's name has a colon
+    buffers = [Buffer(f"tensor:{name}", tuple(parts)) for name, parts in chains.items()]
     return [*buffers, Buffer("state", ((0, 0, STATE),))], owner
 
 
