@@ -4,6 +4,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 
@@ -68,3 +69,16 @@ class Generated:
     def run(self, pictures, **options):
         """Return the scores of pictures, int32 (N, classes)."""
         return np.stack([self.classify(picture, **options) for picture in pictures])
+
+
+def run_sanitized(files, folder, pictures, compiler="gcc"):
+    """Return the scores that a program under AddressSanitizer and UndefinedBehaviorSanitizer gives."""
+    write(files, folder)
+    program = folder / f"sanitized-{compiler}"
+    sources = [Path(__file__).with_name("harness.c"), folder / "network.c"]
+    command = [compiler, *WARNINGS, *SANITIZED, "-I", folder, "-o", program, *sources]
+    compiled = subprocess.run(command, capture_output=True, text=True)
+    assert compiled.returncode == 0, compiled.stderr
+    done = subprocess.run([program], input=pictures.transpose(0, 2, 3, 1).tobytes(), capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    return np.frombuffer(done.stdout, np.int32).reshape(len(pictures), -1)
