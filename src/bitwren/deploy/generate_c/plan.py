@@ -111,11 +111,12 @@ def forms_of(step: Step, network: Network) -> list[Form]:
 
 def _bytes(v: Lookup) -> dict[str, int]:
     """Return the bytes that a convolution needs beside its table."""
-    return {
+    sizes = {
         "words": 4 * v.geometry.words * v.channels,
-        "offsets": -(-2 * v.offsets // 4) * 4,
+        "places": -(-2 * v.places // 4) * 4,
         "sums": 4 * v.geometry.slots * v.sum_words,
     }
+    return sizes | ({"last": 4 * v.last_words} if v.last_words else {})
 
 
 def _convolve(step: Step, chosen: tuple[Lookup, ...]) -> Form:
@@ -147,7 +148,7 @@ def _may_replace(step: Step, tensor: Stored) -> bool:
         return False
     if tensor is step.other and same and out.size == tensor.size:  # each value is read just before it is written
         return step.kind == "Convolve" or tensor is not step.input
-    if step.kind == "Multiply" or is_pixels(tensor):
+    if step.kind == "Multiply" or is_pixels(tensor) or tensor is not step.input:
         return False
     return all(
         (row + 1) * out.row * out.size <= _rows_read(step, row) * tensor.row * tensor.size for row in range(out.height)
