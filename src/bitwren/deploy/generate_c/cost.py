@@ -11,7 +11,7 @@ def convolution(v: Lookup) -> float:
     g = v.geometry
     tables = g.height * g.tiles * v.blocks * g.table_columns * (v.entries * 2.4 + 14 * len(v.groups) + 6)
     segments = g.rows * g.window * g.tiles * v.blocks * g.filters  # places that padding spares are few
-    sums = segments * (14 + v.lookups * (2 * g.tile + 4) + (9 if v.wide else 2) * g.tile)
+    sums = segments * (22 + v.lookups * (2 * g.tile + 4) + (9 if v.wide else 2) * g.tile)
     apart = g.rows * g.filters * g.tiles * g.tile * 3 if v.last_words else 0
     return tables + sums + apart + 11 * v.places
 

@@ -3,15 +3,16 @@
 import dataclasses
 
 from bitwren.deploy.generate_c.constants import Field
-from bitwren.deploy.generate_c.emit_plain import one_or_each, sink_of
+from bitwren.deploy.generate_c.emit_plain import Sink, one_or_each
 from bitwren.deploy.generate_c.forms import form_of
 from bitwren.deploy.generate_c.lookup import Lookup, sums_reach
 from bitwren.deploy.generate_c.plan import Form
 from bitwren.deploy.generate_c.program import Code, Program, times
 from bitwren.deploy.generate_c.steps import is_pixels
 from bitwren.deploy.generate_c.template import render
+from bitwren.network.graph import INT16
 
-FEW = 5  # words of sums at once where a processor has 8 registers
+FEW = 4  # words of sums at once where a processor has 8 registers
 
 
 def convolve(program: Program, form: Form, tensors: dict[str, int], scratch: dict[str, int], by_rows: bool) -> Code:
@@ -72,10 +73,14 @@ class _Stage:
 
     @property
     def low_sum(self) -> str:
+        if self.v.wide:
+            return "sums[j]"
         return "low_lane(pair) + low_lane(more)" if self.v.last_words else "low_lane(pair)"
 
     @property
     def high_sum(self) -> str:
+        if self.v.wide:
+            return f"sums[j + {self.g.tile}]"
         return "high_lane(pair) + high_lane(more)" if self.v.last_words else "high_lane(pair)"
 
     # ------------------------------------------------------------ rows
@@ -191,7 +196,7 @@ class _Convolve:
             most = sums_reach(conv, known[conv.input])
             self.sums.append(dataclasses.replace(known[conv.name], low=-most, high=most))
         self.middle = None if step.middle is None else form_of(step.middle, self.sums[0].low, self.sums[0].high)
-        self.after, self.result = sink_of(step, self.sums[-1])
+        self.sink = Sink(step, self.sums[-1])
         self.stages = [_Stage(self, i, v) for i, v in enumerate(form.lookups, 1)]
 
     def code(self) -> Code:
@@ -222,10 +227,11 @@ class _Convolve:
             next_padded=stages[-1].v.channels,
             sides=self.sides(),
             uses_k=lambda lines: any("k->" in line for line in lines),
-            sink_before=[line for form, name in self.after for line in form.before(name)],
-            sink_each=[line for form, name in self.after for line in form.each(name, "o")],
+            sink_before=[line for form, name in self.sink.forms for line in form.before(name)],
+            sink_each=[line for form, name in self.sink.forms for line in form.each(name, "o")],
             sink_parts=self.sink_parts(),
             sink_value=self.sink_value,
+            sink_pair=self.sink_pair,
             reversed=lambda items: list(reversed(items)),
         )
         return Code("convolve", text, fields)
@@ -284,7 +290,7 @@ class _Convolve:
             fields.append(Field(unit, f"weights{i}", stage.v.packed(conv.weights)))
         zeros = self.zeros()
         fields.append(Field("uint32_t" if isinstance(zeros, int) else "uint8_t", "zero", zeros))
-        for form, name in ((self.source, "source"), (self.middle, "middle"), *self.after):
+        for form, name in ((self.source, "source"), (self.middle, "middle"), *self.sink.forms):
             fields += form.fields(name) if form else []
         if self.middle:
             zero = int(step.middle.zero)
@@ -299,7 +305,33 @@ class _Convolve:
         return [(other.channels, 0, True)] + ([(filters - other.channels, other.channels, False)] if filters > other.channels else [])
 
     def sink_value(self, value: str, other: str, added: bool) -> str:
-        return self.result(value, f"(int32_t){other}" if added else "0")
+        return self.sink.value(value, f"(int32_t){other}" if added else "0")
+
+    def sink_pair(self, low: str, high: str, right: int, added: bool) -> list[str]:
+        """Return the statements that give both pixels of a word. low, high: C expressions of their sums."""
+        ctype, sink = self.form.step.writes.ctype, self.sink
+        others = ["(int32_t)other[j]", f"(int32_t)other[j + {right}]"] if added else ["0", "0"]
+        if not sink.seldom_clamps:
+            values = [sink.value(total, other) for total, other in zip((low, high), others, strict=True)]
+            return [f"out[j] = ({ctype}){values[0]};", f"out[j + {right}] = ({ctype}){values[1]};"]
+        lines, leaving = [], []
+        for side, total, other in zip(("left", "right"), (low, high), others, strict=True):
+            lines.append(f"const int32_t {side} = {sink.sink.free('sink', total)};")
+            lines.append(f"int32_t {side}_sum = {side} + {sink.term(other)};")
+            leaving += sink.leaving(side, f"{side}_sum")
+        clamps = [
+            f"{side}_sum = clamp(clamp({side}, {INT16[0]}, {INT16[1]}) + {sink.term(other)}, {INT16[0]}, {INT16[1]});"
+            for side, other in zip(("left", "right"), others, strict=True)
+        ]
+        return [
+            *lines,
+            "",
+            f"if (({' | '.join(f'from_int16({name})' for name in leaving)}) > 0xFFFFu) {{ /* seldom */",
+            *(f"    {clamp}" for clamp in clamps),
+            "}",
+            f"out[j] = ({ctype})left_sum;",
+            f"out[j + {right}] = ({ctype})right_sum;",
+        ]
 
     def sides(self) -> list[tuple[str, int, int, int]]:
         """Return what is left to do for the words that one convolution leaves the next: (kind, start, count, source).
@@ -356,11 +388,9 @@ def table(program: Program, v: Lookup) -> str:
 def add(program: Program, v: Lookup) -> str:
     """Add the function that looks the sums of a tile up and adds them; return its name."""
     tile = v.geometry.tile
-    whole = [(0, tile)]
     parts = -(-tile // FEW)
-    pieces = [(tile * k // parts, tile * (k + 1) // parts) for k in range(parts)]
-    variants = [(None, whole)] if parts == 1 else [("#if NETWORK_FEW_REGISTERS", pieces), ("#else", whole)]
-    values = dict(columns=tile, stride=v.geometry.stride, wide=v.wide, sum_type=_sum_type(v), variants=variants)
+    few = [range(tile * k // parts, tile * (k + 1) // parts) for k in range(parts)]
+    values = dict(columns=tile, stride=v.geometry.stride, wide=v.wide, sum_type=_sum_type(v), few=few)
     return program.kernel("add_wide" if v.wide else "add", "add.c.in", **values)
 
 
@@ -371,7 +401,7 @@ def _sum_type(v: Lookup) -> str:
 def decode(program: Program, v: Lookup) -> str:
     """Add the function that makes lists of places in the tables of a layer's weights; return its name."""
     g, window = v.geometry, v.geometry.window
-    bases = [sum(4 * g.table_columns << group >> 1 for group in v.groups[:k]) for k in range(len(v.groups))]
+    bases = [4 + sum(4 * g.table_columns << group >> 1 for group in v.groups[:k]) for k in range(len(v.groups))]
     values = dict(columns=g.table_columns, groups=v.groups, unit=v.unit, window=window, times=times, total=v.places)
     if v.unit:
         units, at = [], 0

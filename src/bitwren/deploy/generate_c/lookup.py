@@ -57,8 +57,8 @@ class Lookup:
 
     @property
     def table_words(self) -> int:
-        """32-bit words of the tables of one block and one tile."""
-        return self.entries * self.geometry.table_columns
+        """32-bit words of the tables of one block and one tile, and of the one before them: place 0 ends a list."""
+        return 1 + self.entries * self.geometry.table_columns
 
     @property
     def lookups(self) -> int:
@@ -68,7 +68,7 @@ class Lookup:
     @property
     def segment(self) -> int:
         """Numbers in the lists of places for one row of the window, all filters, one block."""
-        return self.geometry.filters * (self.lookups + 1)
+        return self.geometry.filters * (self.lookups + 2)
 
     @property
     def places(self) -> int:
