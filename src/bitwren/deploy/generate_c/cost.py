@@ -13,7 +13,7 @@ def convolution(v: Lookup) -> float:
     segments = g.rows * g.window * g.tiles * v.blocks * g.filters  # places that padding spares are few
     sums = segments * (22 + v.lookups * (2 * g.tile + 4) + (9 if v.wide else 2) * g.tile)
     apart = g.rows * g.filters * g.tiles * g.tile * 3 if v.last_words else 0
-    return tables + sums + apart + 11 * v.places
+    return tables + sums + apart + (10 if v.unit else 14) * v.places
 
 
 def convolve(step: Step, chosen: Sequence[Lookup]) -> float:

@@ -1,11 +1,9 @@
 """C of a Convolve step: read a row, look up its sums, finish the rows that are complete, one or two convolutions."""
 
-import dataclasses
-
 from bitwren.deploy.generate_c.constants import Field
 from bitwren.deploy.generate_c.emit_plain import Sink, one_or_each
 from bitwren.deploy.generate_c.forms import form_of
-from bitwren.deploy.generate_c.lookup import Lookup, sums_reach
+from bitwren.deploy.generate_c.lookup import Lookup
 from bitwren.deploy.generate_c.plan import Form
 from bitwren.deploy.generate_c.program import Code, Program, times
 from bitwren.deploy.generate_c.steps import is_pixels
@@ -191,10 +189,7 @@ class _Convolve:
         step = form.step
         known = program.network.tensors
         self.source = None if step.source is None else form_of(step.source, step.input.tensor.low, step.input.tensor.high)
-        self.sums = []  # their ranges with these weights, narrower than the graph's
-        for conv in step.convs:
-            most = sums_reach(conv, known[conv.input])
-            self.sums.append(dataclasses.replace(known[conv.name], low=-most, high=most))
+        self.sums = [known[conv.name] for conv in step.convs]
         self.middle = None if step.middle is None else form_of(step.middle, self.sums[0].low, self.sums[0].high)
         self.sink = Sink(step, self.sums[-1])
         self.stages = [_Stage(self, i, v) for i, v in enumerate(form.lookups, 1)]

@@ -73,10 +73,10 @@ class Sink:
         return all(end in (None, limit) for end, limit in zip(ends, INT16, strict=True)) and self.leaving("", "") != []
 
     def leaving(self, free: str, total: str) -> list[str]:
-        """Return which of the value before its clamp, and the sum, can leave int16."""
+        """Return the value before its clamp and the sum, where either can leave int16."""
         low, high = self.sink.reaches[0] + self.others[0], self.sink.reaches[1] + self.others[1]
-        found = [free] if (self.sink.low, self.sink.high) != (None, None) else []
-        return found + ([total] if low < INT16[0] or high > INT16[1] else [])
+        stays = (self.sink.low, self.sink.high) == (None, None) and low >= INT16[0] and high <= INT16[1]
+        return [] if stays else [free, total]
 
 
 def _score(program: Program, step: Step):

@@ -177,11 +177,6 @@ def sums_of(node: Conv, x: Tensor) -> str:
     return "split" if apart <= INT16[1] and node.padding[0] < rows.shape[1] - 1 else "wide"
 
 
-def sums_reach(node: Conv, x: Tensor) -> int:
-    """Return what the sums of a convolution can reach with its weights: at most what the graph promises for any."""
-    return int(reach(node.weights, x).sum((1, 2)).max())
-
-
 def block_reach(node: Conv, x: Tensor, block: int) -> int:
     """Return what the sum over one row of the window and one block of channels can reach."""
     largest = 0
