@@ -8,6 +8,7 @@ from bitwren.deploy.generate_c.emit_convolve import convolve
 from bitwren.deploy.generate_c.emit_plain import plain
 from bitwren.deploy.generate_c.plan import Form, Plan
 from bitwren.deploy.generate_c.program import Program
+from bitwren.deploy.generate_c.selftest import selftest
 from bitwren.deploy.generate_c.template import render
 from bitwren.network import graph
 from bitwren.network.graph import Conv, Network
@@ -63,6 +64,7 @@ def c_files(network: Network, plan: Plan, command: str, version: str) -> dict[st
         calls=calls,
         logit_type=last.ctype,
         logits_at=plan.tensors[last.name],
+        selftest=selftest(network),
     )
     header = render(
         "header.h.in",
