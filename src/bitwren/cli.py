@@ -180,6 +180,24 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--to", choices=("onnx",), required=True, help="onnx: for ONNX Runtime, integers throughout")
     export.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: MODEL with the ending .onnx")
 
+    generate = command(
+        "generate",
+        _command("firmware", "generate"),
+        "write a network as C for a microcontroller",
+        """\
+        One header and one source file that need nothing else: C99, no heap, no floating point, and no multiplication
+        where the network needs none. DIR/network.h says how to call them and what memory they take.""",
+    )
+    generate.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
+    generate.add_argument("-o", "--out", metavar="DIR", type=Path, required=True)
+    generate.add_argument("--layout", choices=("plain",), default="plain", help="of the folder (default: %(default)s)")
+    generate.add_argument(
+        "--optimise",
+        choices=("speed", "size", "memory"),
+        default="speed",
+        help="fewest instructions (default), least flash, or smallest arena",
+    )
+
     emulate = command(
         "emulate",
         _command("emulate", "emulate"),

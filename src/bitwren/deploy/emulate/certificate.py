@@ -1,6 +1,6 @@
 """The no-multiply certificate: what the code of a linked image can execute, instruction by instruction.
 
-Followed from every function of the network that can be called from outside, through all that those can reach. Each
+Checked is every function of the network that is in the image, and all that those can reach. Each
 instruction must be known (instructions.py) and no product, quotient or float; each function must be the network's own or
 one that hides nothing; each jump must show its goal. The image checked is the one that ran.
 """
@@ -13,6 +13,8 @@ from bitwren.deploy.emulate.build import Image
 from bitwren.deploy.emulate.disassembly import Function, deepest, disassemble, reachable
 from bitwren.deploy.emulate.instructions import HARMLESS, MULTIPLY, REFUSED, hidden_by
 from bitwren.deploy.emulate.tools import find_tool
+
+ENTRIES = ("network_classify", "network_begin", "network_row", "network_end")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ class Certificate:
     def refusals(self, multiplications_allowed: bool) -> tuple[str, ...]:
         """Return why it is no certificate. multiplications_allowed: for a network whose constants need them."""
         refused = [str(f) for f in self.findings if not (multiplications_allowed and f.what == MULTIPLY)]
+        missing = [name for name in ENTRIES if name not in self.functions]
+        if missing:
+            refused.append(f"{missing[0]} was not found in the image")
         if self.state:
             refused.append(f"the network has {self.state} bytes of variables, expected none")
         return (*refused, *self.stack_findings)
@@ -66,9 +71,8 @@ def certify(image: Image) -> Certificate:
     functions = disassemble(find_tool(f"{image.core.tools}objdump"), image.core.architecture, image.path)
     first, last = image.symbols["at_network_start"], image.symbols["at_network_code_end"]
     own = {name for name, function in functions.items() if first <= function.address < last}
-    called = {callee for name in own for callee in functions[name].calls}
-    # Those that no other of the network's functions calls are what is called from outside.
-    return examine(functions, own, sorted(own - called) or sorted(own), image.frames, image.span("at_network_state_start", "at_network_state_end"))
+    state = image.span("at_network_state_start", "at_network_state_end")
+    return examine(functions, own, sorted(own), image.frames, state)
 
 
 def examine(

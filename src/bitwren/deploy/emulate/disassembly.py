@@ -41,7 +41,7 @@ class Function:
 
 
 _LABEL = re.compile(r"[0-9a-f]+ <(.+)>:$")
-_LINE = re.compile(r"\s+([0-9a-f]+):\s+(\S+)(?:\s+(.*))?$")
+_LINE = re.compile(r"\s*([0-9a-f]+):\s+(\S+)(?:\s+(.*))?$")
 _GOAL = re.compile(r"\b([0-9a-f]+) <")
 _CALLS = ("bl", "blx", "jal", "c.jal")  # to itself: recursion, not a loop
 

@@ -1,0 +1,36 @@
+"""Instructions of a Cortex-M4 for each step of a picture, from shapes alone."""
+
+from collections.abc import Sequence
+
+from bitwren.deploy.generate_c.lookup import Lookup
+from bitwren.deploy.generate_c.steps import Step
+
+
+def convolution(v: Lookup) -> float:
+    """Return the instructions of one convolution, without what fills its words and finishes its sums."""
+    g = v.geometry
+    tables = g.height * g.tiles * v.blocks * g.table_columns * (v.entries * 2.5 + 10 * len(v.groups) + 6)
+    segments = g.rows * g.window * g.tiles * v.blocks * g.filters  # places that padding spares are few
+    sums = segments * (8 + v.lookups * (2 * g.tile + 4) + (9 if v.wide else 2) * g.tile)
+    return tables + sums + 7 * v.offsets
+
+
+def convolve(step: Step, chosen: Sequence[Lookup]) -> float:
+    """Return the instructions of a Convolve step."""
+    total = sum(map(convolution, chosen))
+    first = chosen[0].geometry
+    total += first.height * first.channels * (10 + first.words * 11)
+    for v in chosen:
+        g = v.geometry
+        total += g.rows * g.filters * (g.tiles * 10 + g.lanes * (18 if step.other is not None else 13))
+    return total
+
+
+def plain(step: Step) -> float:
+    """Return the instructions of any other step."""
+    values = step.writes.row * step.writes.height
+    if step.kind == "Multiply":
+        return 8.0 * step.convs[0].weights[0].size * values
+    if step.kind in ("Score", "Sum"):
+        return 8.0 * step.input.row * step.input.height
+    return (30.0 if step.kind == "Pool" else 10.0) * values

@@ -1,0 +1,154 @@
+"""The two files of a network: network.h and network.c."""
+
+import textwrap
+import zlib
+
+from bitwren.deploy.generate_c.constants import Field, array_text, literal
+from bitwren.deploy.generate_c.emit_convolve import convolve
+from bitwren.deploy.generate_c.emit_plain import plain
+from bitwren.deploy.generate_c.plan import Form, Plan
+from bitwren.deploy.generate_c.program import Program
+from bitwren.deploy.generate_c.template import render
+from bitwren.network import graph
+from bitwren.network.graph import Conv, Network
+from bitwren.network.pack import encode
+
+STACK = 512  # bytes; a test holds every core to it
+
+
+def c_files(network: Network, plan: Plan, command: str, version: str) -> dict[str, str]:
+    """Return network.h and network.c by name. command: what the user typed, for the stamp."""
+    program = Program(network)
+    constants, calls, names = [], [], []
+    total = 0
+    for k, (form, scratch) in enumerate(zip(plan.forms, plan.scratch, strict=True)):
+        by_rows = plan.by_rows and k == 0
+        if form.step.kind == "Convolve":
+            code = convolve(program, form, plan.tensors, scratch, by_rows)
+        else:
+            code = plain(program, form.step, plan.tensors, scratch)
+        names.append(program.function(code))
+        constants.append(_instance(f"step_{k + 1}", names[-1], form, code.fields, plan.tensors))
+        total += sum(field.bytes for field in code.fields)
+        if not by_rows:
+            calls.append((names[-1], f"step_{k + 1}"))
+    stamp = dict(
+        title=_title(network),
+        version=version,
+        checksum=f"{zlib.crc32(encode(network)):08x}",
+        command=_comment(command),
+        summary=_summary(network, plan, total),
+        classes=[_string(name) for name in network.classes],
+    )
+    first, last = plan.forms[0], plan.forms[-1].step.writes
+    geometry = first.lookups[0].geometry if first.lookups else None
+    kernels, functions = "\n".join(program.kernels), "\n".join(program.functions)
+    source = render(
+        "main.c.in",
+        **stamp,
+        header="network.h",
+        common=program.common(kernels + functions),
+        kernels=kernels,
+        functions=functions,
+        constants="\n".join(constants),
+        by_rows=plan.by_rows,
+        first=names[0],
+        first_step="step_1",
+        first_type=first.step.writes.ctype,
+        first_turn=geometry.first_turn if geometry else 0,
+        turns=geometry is not None and geometry.slots > 1,
+        rows_left=geometry is not None and geometry.rows_left,
+        state_at=plan.scratch[0]["state"],
+        pixels_at=plan.tensors.get(graph.PIXELS, 0),
+        calls=calls,
+        logit_type=last.ctype,
+        logits_at=plan.tensors[last.name],
+    )
+    header = render(
+        "header.h.in",
+        **{**stamp, "classes": len(network.classes)},
+        pixel_order={1: "of one byte", 3: "R G B"}.get(network.channels, f"of {network.channels} bytes"),
+        channels=network.channels,
+        height=network.height,
+        width=network.width,
+        arena=-(-plan.arena // 4) * 4,
+        stack=STACK,
+        constants=total,
+        macs=macs(network),
+        multiplications=network.total_multiplications,
+        logit_scale=repr(network.logit_scale),
+    )
+    return {"network.h": header, "network.c": source}
+
+
+def macs(network: Network) -> int:
+    """Return the multiply-accumulates of a picture."""
+    return sum(graph.macs(n, network.tensors[n.name].shape) for n in network.nodes if isinstance(n, Conv))
+
+
+def _title(network: Network) -> str:
+    made = network.about.get("recipe") if isinstance(network.about, dict) else None
+    made = f" {_comment(made)}" if isinstance(made, str) else ""
+    return f"Network{made}: {network.channels} x {network.height} x {network.width} pixels to {len(network.classes)} classes."
+
+
+def _summary(network: Network, plan: Plan, constants: int) -> str:
+    lines = [
+        f"weights          {network.weights:,}",
+        f"operations       {macs(network):,} additions and subtractions of the convolutions, "
+        f"{network.total_multiplications:,} multiplications",
+        f"arena            {plan.arena:,} bytes",
+        f"constants        {constants:,} bytes of flash, beside the code",
+        f"instructions     about {plan.instructions / 1e6:.2f} million for a picture (Cortex-M4, estimated)",
+    ]
+    return "\n".join(f" * {line}" for line in lines)
+
+
+def _instance(name: str, struct: str, form: Form, fields: list[Field], tensors: dict[str, int]) -> str:
+    """Return the constants of a step: its arrays, then its struct, with what the step does before them."""
+    arrays, members = [], []
+    for field in fields:
+        if field.is_array:
+            arrays.append(array_text(f"{name}_{field.name}", field.ctype, field.value))
+            members.append(f"    {name}_{field.name},")
+        else:
+            members.append(f"    {literal(field.ctype, field.value)}, /* {field.name} */")
+    about = textwrap.indent("\n".join(_about(form)), " * ")[3:]
+    return (
+        f"/* {about}\n */\n" + "\n".join(arrays) + ("\n" if arrays else "")
+        + f"static const struct {struct} {name} = {{\n" + "\n".join(members) + "\n};\n"
+    )
+
+
+def _about(form: Form) -> list[str]:
+    step = form.step
+    lines = [f"{step.kind}: {', '.join(node.name for node in step.nodes)}"]
+    for tensor in step.reads:
+        lines.append(f"reads   {_tensor(tensor)}")
+    lines.append(f"writes  {_tensor(step.writes)}")
+    for v in form.lookups:
+        g = v.geometry
+        lines.append(
+            f"lookup  {g.channels} x {g.height} x {g.width} -> {g.filters} x {g.rows} x {g.columns}, window {g.window}, "
+            f"stride {g.stride}; groups {' '.join(map(str, v.groups))}{f', {v.blocks} blocks' if v.blocks > 1 else ''}; "
+            f"{g.tiles} x {g.tile} words; sums in {'32 bits' if v.wide else '16 bit lanes'}"
+        )
+    if form.scratch:
+        lines.append("scratch " + ", ".join(f"{name} {size}" for name, size in form.scratch) + " bytes")
+    lines.append(f"about   {form.instructions:,.0f} instructions (Cortex-M4, estimated)")
+    return lines
+
+
+def _tensor(tensor) -> str:
+    return f"{tensor.name}: {tensor.channels} x {tensor.height} x {tensor.width} {tensor.ctype}"
+
+
+def _comment(text: str) -> str:
+    """Return text that may stand in a comment."""
+    return " ".join(text.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/").split())
+
+
+def _string(text: str) -> str:
+    """Return a C string: ASCII, everything else as octal escapes of its UTF-8 bytes, which end after three digits."""
+    out = "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\?' else f"\\{b:03o}" for b in text.encode())
+    return f'"{out}"'

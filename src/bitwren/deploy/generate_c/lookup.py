@@ -1,0 +1,165 @@
+"""A one-bit convolution by lookup of sums: groups of channels, their tables, and the order of the weights.
+
+The channels are cut into blocks, a block into groups of up to 8. The table of a group of g channels has 2^g entries for
+each input word: entry k adds channel i of the group where bit i of k is 1 and subtracts it where it is 0. So the g
+weights of a filter at one place of the window are the number of the entry, and one load and one addition do the work of
+2 g multiply-accumulates: two pixels of a word, g channels.
+
+Sums are kept modulo 2^16 in each lane of a word; they are exact if what is read in the end fits int16. It does for the
+whole window where there are few channels ("lanes"); else each row of the window is added to int32 sums ("wide").
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from bitwren.deploy.generate_c.geometry import Geometry
+from bitwren.network.graph import INT16, Conv, Tensor
+
+LARGEST_GROUP = 8
+LARGEST_TABLE = 1 << 16  # bytes: an entry's place is 16 bits
+LARGEST_WINDOW = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Lookup:
+    """How a convolution looks its sums up. groups: sizes of the groups of a block, which all blocks share."""
+
+    geometry: Geometry
+    groups: tuple[int, ...]
+    blocks: int
+    wide: bool
+
+    @property
+    def block(self) -> int:
+        """Channels of a block."""
+        return sum(self.groups)
+
+    @property
+    def channels(self) -> int:
+        """Channels, those included that only fill the last block; their codes are zero points."""
+        return self.blocks * self.block
+
+    @property
+    def entries(self) -> int:
+        """Entries of the tables of a block for one word."""
+        return sum(1 << group for group in self.groups)
+
+    @property
+    def table_words(self) -> int:
+        """32-bit words of the tables of one block and one tile."""
+        return self.entries * self.geometry.table_columns
+
+    @property
+    def lookups(self) -> int:
+        """Lookups for one row of the window, one filter, one block."""
+        return self.geometry.window * len(self.groups)
+
+    @property
+    def segment(self) -> int:
+        """Places of the entries for one row of the window, all filters, one block."""
+        return self.geometry.filters * self.lookups
+
+    @property
+    def offsets(self) -> int:
+        """Places of the entries for the whole layer, 16 bits each."""
+        return self.segment * self.geometry.window * self.blocks
+
+    @property
+    def tile_words(self) -> int:
+        """32-bit words of sums of one tile."""
+        return self.geometry.filters * self.geometry.tile * (2 if self.wide else 1)
+
+    @property
+    def sum_words(self) -> int:
+        """32-bit words of a row of sums."""
+        return self.tile_words * self.geometry.tiles
+
+    @property
+    def unit(self) -> int:
+        """Bits of a number that holds whole groups: 32, 16 or 8; 0 where groups run on from byte to byte."""
+        for bits in (32, 16, 8):
+            if self.block % bits == 0:
+                ends = {sum(self.groups[: k + 1]) for k in range(len(self.groups))}
+                if all(end in ends for end in range(bits, self.block + 1, bits)):
+                    return bits
+        return 0
+
+    def packed(self, weights: np.ndarray) -> np.ndarray:
+        """Return the weights (O, F, F, C) as the units that the decoder reads; in flash, one bit for each weight.
+
+        Order: block, row of the window, filter, column of the window, channel of the block; 1 is +1. Each row of the
+        window of a block begins with a new byte.
+        """
+        missing = self.channels - weights.shape[3]
+        bits = np.pad(weights > 0, ((0, 0), (0, 0), (0, 0), (0, missing)))
+        out, window = bits.shape[0], bits.shape[1]
+        bits = bits.reshape(out, window, window, self.blocks, self.block).transpose(3, 1, 0, 2, 4)
+        segments = bits.reshape(self.blocks * window, -1)
+        octets = np.packbits(segments, axis=1, bitorder="little").ravel()
+        return octets.view({32: "<u4", 16: "<u2"}.get(self.unit, "u1"))
+
+
+def partition(channels: int, parts: int) -> tuple[int, ...]:
+    """Return sizes of groups, as equal as can be, the larger first."""
+    small, more = divmod(channels, parts)
+    return (small + 1,) * more + (small,) * (parts - more)
+
+
+@functools.cache
+def groupings(channels: int) -> tuple[tuple[tuple[int, ...], int], ...]:
+    """Return the ways to cut channels into groups and blocks: (groups of a block, blocks)."""
+    found = set()
+    for unit in {channels} | {u for u in (32, 16, 8) if channels % u == 0}:
+        for parts in range(-(-unit // LARGEST_GROUP), -(-unit // 3) + 1):
+            groups = partition(unit, parts)
+            for blocks in range(1, channels // unit + 1):
+                if (channels // unit) % blocks == 0:
+                    found.add((groups * (channels // unit // blocks), blocks))
+    for group in range(1, min(channels, LARGEST_GROUP) + 1):  # a group at a time, for little memory
+        found.add(((group,), -(-channels // group)))
+    return tuple(sorted(found))
+
+
+def reach(weights: np.ndarray, x: Tensor) -> np.ndarray:
+    """Return the largest magnitude of sums of weight * (code - zero), for each of the leading axes of the weights.
+
+    weights: +-1 (..., C); x: the input's range and zero points (C,). Summed over the last axis only.
+    """
+    up, down = x.high - x.zero, x.zero - x.low  # both at least 0
+    most = np.where(weights > 0, up, down).sum(-1)
+    least = np.where(weights > 0, down, up).sum(-1)
+    return np.maximum(most, least)
+
+
+def lookups(node: Conv, x: Tensor, geometries: Sequence[Geometry]) -> list[Lookup]:
+    """Return all ways to look the sums of a one-bit convolution up; those left out whose lanes could overflow."""
+    wide = not fits_lanes(node, x)
+    reaches: dict[int, int] = {}
+    found = []
+    for geometry, (groups, blocks) in itertools.product(geometries, groupings(x.shape[0])):
+        lookup = Lookup(geometry, groups, blocks, wide)
+        if geometry.shared != (blocks == 1) or 4 * lookup.table_words > LARGEST_TABLE:
+            continue
+        if wide and lookup.block not in reaches:
+            reaches[lookup.block] = block_reach(node, x, lookup.block)
+        if not wide or reaches[lookup.block] <= INT16[1]:
+            found.append(lookup)
+    return found
+
+
+def fits_lanes(node: Conv, x: Tensor) -> bool:
+    """Return whether sums over the whole window fit the lanes of a word."""
+    return int(reach(node.weights, x).sum((1, 2)).max()) <= INT16[1]
+
+
+def block_reach(node: Conv, x: Tensor, block: int) -> int:
+    """Return what the sum over one row of the window and one block of channels can reach."""
+    largest = 0
+    for start in range(0, x.shape[0], block):
+        part = dataclasses.replace(x, zero=x.zero[start : start + block])
+        largest = max(largest, int(reach(node.weights[..., start : start + block], part).sum(2).max()))
+    return largest

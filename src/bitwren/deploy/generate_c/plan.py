@@ -1,0 +1,270 @@
+"""The choice of steps, tables and places: as few instructions as the arena allows, and as small an arena as pays.
+
+For an arena of any size each step takes the quickest of its forms that fits beside the tensors that are alive; what is
+chosen is the size of the arena. `OBJECTIVES` says by what.
+"""
+
+import bisect
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+
+from bitwren.deploy.generate_c import cost
+from bitwren.deploy.generate_c.arena import Buffer, needed, place
+from bitwren.deploy.generate_c.geometry import geometry_of
+from bitwren.deploy.generate_c.lookup import Lookup, lookups
+from bitwren.deploy.generate_c.steps import Step, Stored, is_pixels, joinable, joined, reader_counts, steps_of, stored
+from bitwren.errors import ModelError
+from bitwren.network import graph
+from bitwren.network.graph import Network
+
+WIDEST_TILES = (8, 4)  # words of sums that a processor's registers hold: of 13 to 16 registers, of 8
+STATE = 12  # bytes: what is kept between two rows of the picture
+SLOWEST = 2.0  # of --optimise memory: instructions against those of --optimise speed
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Form:
+    """One way to do a step. lookups: of its convolutions. scratch: bytes by name. instructions: estimated, Cortex-M4."""
+
+    step: Step
+    lookups: tuple[Lookup, ...]
+    scratch: tuple[tuple[str, int], ...]
+    instructions: float
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the scratch."""
+        return sum(size for _, size in self.scratch)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """The forms of a network's steps, in the order in which they run, and where everything lies.
+
+    tensors: place of each stored tensor. scratch: for each step, the place of each of its buffers. arena: bytes.
+    by_rows: whether the first step takes the picture row by row, so that the pixels are not stored.
+    """
+
+    forms: tuple[Form, ...]
+    tensors: dict[str, int]
+    scratch: tuple[dict[str, int], ...]
+    arena: int
+    by_rows: bool
+
+    @property
+    def instructions(self) -> float:
+        """The estimate for a picture, Cortex-M4."""
+        return sum(form.instructions for form in self.forms)
+
+
+def plan(network: Network, optimise: str = "speed") -> Plan:
+    """Return the plan of a network. optimise: a key of OBJECTIVES. Raises ModelError where a step cannot be done."""
+    pieces, by_rows = _Pieces(network).all()
+    limits = sorted({limit for variants in pieces for variant in variants for limit in variant.limits()})
+    results = []
+    for limit in limits:
+        best = [min((v.best(limit) for v in variants), key=lambda found: found[0]) for variants in pieces]
+        instructions = sum(one[0] for one in best)
+        if instructions < float("inf"):
+            results.append((limit, instructions, [form for _, forms in best for form in forms]))
+    if not results:
+        raise ModelError("no plan: the tables of a convolution do not fit")
+    return _placed(OBJECTIVES[optimise](results)[2], by_rows)
+
+
+def _quick(results):
+    """The least product of instructions and arena: a per cent of the one pays for a per cent of the other."""
+    return min(results, key=lambda r: (r[0] * r[1], r[0]))
+
+
+def _small(results):
+    """The smallest arena that takes at most SLOWEST times the instructions of the quick plan."""
+    most = SLOWEST * _quick(results)[1]
+    return min((r for r in results if r[1] <= most), key=lambda r: (r[0], r[1]))
+
+
+OBJECTIVES = {"speed": _quick, "size": _quick, "memory": _small}
+
+
+# ------------------------------------------------------------------ forms of a step
+
+
+def forms_of(step: Step, network: Network) -> list[Form]:
+    """Return the ways to do a step, from the smallest to the quickest."""
+    if step.kind == "Score":
+        return [Form(step, (), (("totals", 4 * step.convs[0].weights.shape[3]),), cost.plain(step))]
+    if step.kind != "Convolve":
+        return [Form(step, (), (), cost.plain(step))]
+    each = []
+    for conv in step.convs:
+        x, y = network.tensors[conv.input], network.tensors[conv.name]
+        shapes = {
+            geometry_of(conv, x.shape, y.shape, widest, shared)
+            for widest, shared in itertools.product(WIDEST_TILES, (True, False))
+        }
+        found = lookups(conv, x, sorted(shapes, key=lambda g: (-g.tile, g.shared)))
+        each.append(_front(found, lambda v: (4 * v.table_words, sum(_bytes(v).values()), cost.convolution(v))))
+    forms = [_convolve(step, chosen) for chosen in itertools.product(*each)]
+    return _front(forms, lambda form: (form.bytes, form.instructions))
+
+
+def _bytes(v: Lookup) -> dict[str, int]:
+    """Return the bytes that a convolution needs beside its table."""
+    return {
+        "words": 4 * v.geometry.words * v.channels,
+        "offsets": -(-2 * v.offsets // 4) * 4,
+        "sums": 4 * v.geometry.slots * v.sum_words,
+    }
+
+
+def _convolve(step: Step, chosen: tuple[Lookup, ...]) -> Form:
+    scratch = [("table", 4 * max(v.table_words for v in chosen))]
+    for k, v in enumerate(chosen, 1):
+        scratch += [(f"{name}{k}", size) for name, size in _bytes(v).items()]
+    return Form(step, chosen, tuple(scratch), cost.convolve(step, chosen))
+
+
+def _front(items: Sequence, measures) -> list:
+    """Return the items that no other beats or equals in every measure, in ascending order of the measures."""
+    kept: list[tuple[tuple, object]] = []
+    for values, k in sorted((measures(item), k) for k, item in enumerate(items)):
+        if not any(all(a <= b for a, b in zip(other, values, strict=True)) for other, _ in kept):
+            kept.append((values, items[k]))
+    return [item for _, item in kept]
+
+
+# ------------------------------------------------------------------ tensors
+
+
+def _may_replace(step: Step, tensor: Stored) -> bool:
+    """Return whether a step may write its result over a tensor that it is the last to read."""
+    out = step.writes
+    same = (out.channels, out.height, out.width) == (tensor.channels, tensor.height, tensor.width)
+    if step.kind in ("Requantise", "Add"):
+        return same and out.size <= tensor.size
+    if step.kind not in ("Convolve", "Multiply"):
+        return False
+    if tensor is step.other and same and out.size == tensor.size:  # each value is read just before it is written
+        return step.kind == "Convolve" or tensor is not step.input
+    if step.kind == "Multiply" or is_pixels(tensor):
+        return False
+    return all(
+        (row + 1) * out.row * out.size <= _rows_read(step, row) * tensor.row * tensor.size for row in range(out.height)
+    )
+
+
+def _rows_read(step: Step, row: int) -> int:
+    """Return how many rows of its input a Convolve step has read when it writes a row of its result."""
+    for conv in reversed(step.convs):
+        row = row * conv.stride - conv.padding[0] + conv.weights.shape[1] - 1
+    return min(step.input.height, row + 1)
+
+
+def _tensor_buffers(steps: Sequence[Step], by_rows: bool) -> tuple[list[Buffer], dict[str, str]]:
+    """Return the buffers of the stored tensors, and the buffer of each tensor; a chain is written one over the other."""
+    last_reader = {t.name: k for k, step in enumerate(steps) for t in step.reads}
+    chains: dict[str, list[tuple[int, int, int]]] = {}  # by the name of the first tensor
+    owner: dict[str, str] = {}
+
+    def add(tensor: Stored, k: int, over: Stored | None) -> None:
+        owner[tensor.name] = owner[over.name] if over else tensor.name
+        part = (k, last_reader.get(tensor.name, len(steps)), tensor.bytes)
+        chains.setdefault(owner[tensor.name], []).append(part)
+
+    if is_pixels(steps[0].input) and not by_rows:
+        add(steps[0].input, 0, None)
+    for k, step in enumerate(steps):
+        over = [t for t in (step.other, step.input) if t is not None and t.name in owner]
+        add(step.writes, k, next((t for t in over if last_reader[t.name] == k and _may_replace(step, t)), None))
+    owner = {name: f"tensor:{first}" for name, first in owner.items()}  # no node's name has a colon
+    buffers = [Buffer(f"tensor:{name}", tuple(parts)) for name, parts in chains.items()]
+    return [*buffers, Buffer("state", ((0, 0, STATE),))], owner
+
+
+def _placed(forms: list[Form], by_rows: bool) -> Plan:
+    steps = [form.step for form in forms]
+    buffers, owner = _tensor_buffers(steps, by_rows)
+    for k, form in enumerate(forms):
+        buffers += [Buffer(f"{k}.{name}", ((k, k, size),)) for name, size in form.scratch]
+    places, top = place(buffers, len(steps) + 1)
+    scratch = [{name: places[f"{k}.{name}"] for name, _ in form.scratch} for k, form in enumerate(forms)]
+    scratch[0]["state"] = places["state"]
+    return Plan(tuple(forms), {name: places[of] for name, of in owner.items()}, tuple(scratch), top, by_rows)
+
+
+# ------------------------------------------------------------------ pieces
+
+
+@dataclasses.dataclass(frozen=True)
+class _Variant:
+    """A way to do a piece of the network. forms: of each of its steps. alive: bytes of tensors alive in each."""
+
+    alive: tuple[int, ...]
+    forms: tuple[list[Form], ...]
+
+    def best(self, limit: int) -> tuple[float, list[Form]]:
+        """Return the fewest instructions in an arena of `limit` bytes, infinite where nothing fits, and the forms."""
+        chosen = []
+        for alive, forms in zip(self.alive, self.forms, strict=True):
+            fitting = bisect.bisect_right(forms, limit - alive, key=lambda form: form.bytes)
+            if not fitting:
+                return float("inf"), []
+            chosen.append(forms[fitting - 1])  # the larger is the quicker
+        return sum(form.instructions for form in chosen), chosen
+
+    def limits(self) -> Iterator[int]:
+        """Yield the sizes of the arena at which another form begins to fit."""
+        for alive, forms in zip(self.alive, self.forms, strict=True):
+            for form in forms:
+                yield alive + form.bytes
+
+
+class _Pieces:
+    """A network in pieces that can be planned apart: a step, or the steps of two convolutions that can be joined."""
+
+    def __init__(self, network: Network):
+        self.network, self.base = network, steps_of(network)
+        first = self.base[0]
+        others = [t for step in self.base for t in step.reads if is_pixels(t)]
+        self.by_rows = first.kind == "Convolve" and is_pixels(first.input) and len(others) == 1
+
+    def all(self) -> tuple[list[list[_Variant]], bool]:
+        """Return the variants of each piece, and whether the first step takes the picture row by row."""
+        base, pieces, k = self.base, [], 0
+        counts = reader_counts(base)
+        while k < len(base):
+            end = self.partner(k, counts)
+            variants = [self.variant(base, k, end + 1)]
+            if end > k:
+                for steps in self.as_one(base[k], base[k + 1 : end], base[end]):
+                    changed = [*base[:k], *steps, *base[end + 1 :]]
+                    variants.append(self.variant(changed, k, k + len(steps)))
+            pieces.append(variants)
+            k = end + 1
+        return pieces, self.by_rows
+
+    def partner(self, k: int, counts: dict[str, int]) -> int:
+        """Return the step that can be joined to step k, with no other convolution between; k where there is none."""
+        if k == 0 and self.by_rows:
+            return k
+        for end in range(k + 1, len(self.base)):
+            if joinable(self.base[k], self.base[end], counts):
+                return end
+            if self.base[end].convs or self.base[end].input is self.base[k].writes:
+                break
+        return k
+
+    def variant(self, steps: list[Step], start: int, end: int) -> _Variant:
+        alive = needed(_tensor_buffers(steps, self.by_rows)[0], len(steps))
+        return _Variant(tuple(alive[start:end]), tuple(forms_of(step, self.network) for step in steps[start:end]))
+
+    def as_one(self, first: Step, between: list[Step], second: Step) -> Iterator[list[Step]]:
+        """Yield the ways to join: as they are; and with the codes made first, over a stream that nothing else needs."""
+        both = joined(first, second)
+        yield [*between, both]
+        if both.source is not None and between:
+            codes = stored(both.source.name, self.network.tensors[both.source.name])
+            rest = tuple(node for node in both.nodes if node is not both.source)
+            requantise = Step((both.source,), both.input, codes)
+            yield [*between, requantise, dataclasses.replace(both, nodes=rest, input=codes, source=None)]

@@ -1,0 +1,60 @@
+"""The text of a program as it grows: kernels and steps, each written once however often it is used."""
+
+import dataclasses
+import re
+from importlib import resources
+
+from bitwren.deploy.generate_c.constants import Field
+from bitwren.deploy.generate_c.template import render
+from bitwren.network.graph import Network
+
+NAME = "@NAME@"
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """A step's code. kind: the first part of its name. text: C, with @NAME@ for the name. fields: its constants."""
+
+    kind: str
+    text: str
+    fields: list[Field]
+
+
+class Program:
+    """Kernels and functions of steps by their text; equal texts have one name."""
+
+    def __init__(self, network: Network):
+        self.network = network
+        self._names: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+        self.kernels: list[str] = []
+        self.functions: list[str] = []
+
+    def kernel(self, kind: str, template: str, **values) -> str:
+        """Add a function from a template; return its name."""
+        return self._named(kind, render(template, name=NAME, **values), self.kernels)
+
+    def function(self, code: Code) -> str:
+        """Add the functions of a step; return the name of the first and of its struct."""
+        return self._named(code.kind, code.text, self.functions)
+
+    def _named(self, kind: str, text: str, where: list[str]) -> str:
+        if text not in self._names:
+            self._counts[kind] = self._counts.get(kind, 0) + 1
+            self._names[text] = f"{kind}_{self._counts[kind]}"
+            where.append(text.replace(NAME, self._names[text]))
+        return self._names[text]
+
+    def common(self, text: str) -> str:
+        """Return the definitions of common.c.in that a text uses, and those that they use."""
+        file = (resources.files(__package__) / "templates" / "common.c.in").read_text(encoding="utf-8")
+        parts = [part.split("\n", 1) for part in file.split("@@ ")[1:]]
+        wanted = {name for name, _ in parts if re.search(rf"\b{name}\b", text)}
+        return "\n".join(body for name, body in parts if name in wanted)
+
+
+def times(expression: str, factor: int) -> str:
+    """Return a C expression of an unsigned value times a constant, in shifts: a core may have no multiplier."""
+    shifts = [k for k in range(factor.bit_length()) if factor >> k & 1]
+    parts = [f"({expression} << {k})" if k else expression for k in shifts]
+    return "(" + " + ".join(parts) + ")"
