@@ -43,7 +43,7 @@ class Function:
 _LABEL = re.compile(r"[0-9a-f]+ <(.+)>:$")
 _LINE = re.compile(r"\s*([0-9a-f]+):\s+(\S+)(?:\s+(.*))?$")
 _GOAL = re.compile(r"\b([0-9a-f]+) <")
-_CALLS = ("bl", "blx", "jal", "c.jal")  # to itself: recursion, not a loop
+_CALL = re.compile(r"bl |bl\.w |jal ra,|c\.jal |jalr ra,")  # to its own start: recursion, where a branch is a loop
 
 
 def disassemble(objdump: str, architecture: str, path: Path) -> dict[str, Function]:
@@ -78,7 +78,7 @@ def read_disassembly(architecture: str, lines: Iterable[str]) -> dict[str, Funct
         place = -1 if goal is None else bisect.bisect_right(starts, goal) - 1
         if place < 0 or goal > functions[place].instructions[-1].address:
             function.untraced.append(instruction)
-        elif functions[place] is not function or instruction.text.split()[0].removesuffix(".w") in _CALLS:
+        elif functions[place] is not function or (goal == function.address and _CALL.match(instruction.text)):
             function.calls.add(functions[place].name)
     return {function.name: function for function in functions}
 

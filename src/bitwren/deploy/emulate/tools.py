@@ -8,6 +8,8 @@ from pathlib import Path
 from bitwren.deploy.emulate.cores import PACKAGES
 from bitwren.errors import ToolError
 
+_TELLING = ("error:", "overflowed", "undefined reference")  # of a compiler's many lines, the one that says why
+
 
 def find_tool(name: str) -> str:
     """Return the path of a program. Raises ToolError, with the package that brings it, where it is not installed."""
@@ -28,6 +30,6 @@ def run_tool(words: Sequence[str], folder: Path | None = None) -> str:
         raise ToolError(f"{words[0]}: cannot be run: {error.strerror}") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        telling = next((line for line in lines if "error" in line or "overflowed" in line), lines[0] if lines else "")
+        telling = next((line for line in lines if any(word in line for word in _TELLING)), lines[0] if lines else "")
         raise ToolError(f"{Path(words[0]).name} failed: {telling.strip() or f'exit status {done.returncode}'}")
     return done.stdout

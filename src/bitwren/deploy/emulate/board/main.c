@@ -2,7 +2,7 @@
 
    Both files go through semihosting: the emulator, as a debugger would, reads and writes them in its own folder.
    "records" holds 32-bit words: a header, then one record for each picture; boot.py reads them. With NETWORK_SELFTEST
-   the self-test is run first, and pictures are handed over row by row. */
+   the self-test is run first; with BY_ROWS pictures are handed over row by row. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -81,13 +81,13 @@ static void write_file(intptr_t file, const void *from, size_t bytes)
         leave(DISK);
 }
 
-#ifdef NETWORK_SELFTEST
+#ifdef BY_ROWS
 #define CLASSIFY classify_by_rows
 
 static void classify_by_rows(void *arena, const uint8_t *picture, int32_t *scores)
 {
     network_begin(arena);
-    for (int y = 0; y < NETWORK_HEIGHT; ++y)
+    for (uint32_t y = 0; y < NETWORK_HEIGHT; ++y)
         network_row(arena, picture + y * NETWORK_WIDTH * NETWORK_CHANNELS);
     network_end(arena, scores);
 }
@@ -135,7 +135,7 @@ static void spoil(uint32_t seed)
         seed ^= seed << 13, seed ^= seed >> 17, seed ^= seed << 5; /* xorshift; the seed is not 0 */
         memory.arena[i] = (uint8_t)seed;
     }
-    for (int i = 0; i < NETWORK_CLASSES; ++i)
+    for (uint32_t i = 0; i < NETWORK_CLASSES; ++i)
         record.scores[i] = (int32_t)seed;
     for (int i = 0; i < GUARD; ++i)
         memory.before[i] = memory.after[i] = (uint8_t)PAINT;
