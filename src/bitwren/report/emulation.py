@@ -6,14 +6,14 @@ import numpy as np
 
 from bitwren.deploy.emulate.emulation import Emulation
 from bitwren.network.pack import encode
-from bitwren.terminal import byte_count
 
 
 def describe_emulation(emulation: Emulation) -> dict:
     """Return the figures of an emulation, as JSON."""
     image, records, certificate = emulation.image, emulation.records, emulation.certificate
     median = float(np.median(records.instructions))
-    code, constants = image.span("at_network_start", "at_network_code_end"), image.span("at_network_code_end", "at_network_end")
+    code = image.span("at_network_start", "at_network_code_end")
+    constants = image.span("at_network_constants", "at_network_end")
     return {
         "crc32": zlib.crc32(encode(emulation.network)),
         "core": image.core.name,
@@ -69,11 +69,17 @@ def format_emulation(told: dict, certified: bool) -> str:
     rows = [
         ("core", f"{told['core']} (QEMU {told['machine']}), {told['compiler']} {' '.join(told['flags'])}"),
         ("pictures", f"{told['pictures']:,}" + _accuracy(told)),
-        ("instructions", f"{instructions['median']:,} a picture (median; {instructions['least']:,} to {instructions['most']:,})"),
+        (
+            "instructions",
+            f"{instructions['median']:,} a picture (median; {instructions['least']:,} to {instructions['most']:,})",
+        ),
         ("", "" if per_mac is None else f"{per_mac:.3f} for each of {instructions['macs']:,} multiply-accumulates"),
         ("stack", f"{stack['measured']:,} bytes measured, {_bound(stack)}, {stack['declared']:,} by network.h"),
-        ("flash", f"{flash['network']:,} bytes of network ({flash['code']:,} code, {flash['constants']:,} constants), "
-                  f"{flash['image']:,} with the test board's code"),
+        (
+            "flash",
+            f"{flash['network']:,} bytes of network ({flash['code']:,} code, {flash['constants']:,} constants), "
+            f"{flash['image']:,} with the test board's code",
+        ),
         ("RAM", f"{ram['arena']:,} bytes of arena, {ram['image']:,} with the test board's buffers, stack apart"),
         ("result", f"all {told['logits']:,} logits equal the reference's; self-test passed"),
     ]
@@ -99,7 +105,10 @@ def _certificate(told: dict) -> list[tuple[str, str]]:
     rows = [
         ("", ""),
         ("certificate", "REFUSED" if certificate["refused"] else _claim(needed)),
-        ("checked", f"{certificate['instructions']:,} instructions of {len(certificate['functions'])} functions: {kinds}"),
+        (
+            "checked",
+            f"{certificate['instructions']:,} instructions of {len(certificate['functions'])} functions: {kinds}",
+        ),
         ("functions", ", ".join(certificate["functions"])),
         ("model", f"CRC-32 {told['crc32']:08x}"),
         ("object", f"SHA-256 {told['object_sha256']}"),

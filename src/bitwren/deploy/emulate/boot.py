@@ -25,7 +25,7 @@ _DAMAGE = {1: "bytes before the arena were written", 2: "bytes after the arena w
 
 @dataclass(frozen=True)
 class Records:
-    """What an image measured. instructions: a picture, float64 (N,); stack: bytes, int (N,); logits: int32 (N, classes).
+    """What an image measured. instructions: of a picture, float64 (N,). stack: bytes (N,). logits: int32 (N, classes).
 
     instructions_per_tick: of the board's counter, by calibration. selftest: what network_selftest returned.
     damage: what was written that must not be, as words. arena, declared_stack: bytes, as network.h says.
@@ -56,13 +56,24 @@ def boot(
     (folder / "pictures").write_bytes(np.ascontiguousarray(pixels).tobytes())
     records = folder / "records"
     records.unlink(missing_ok=True)
-    _run([emulator, *image.machine.options, "-kernel", image.path.name, *_OPTIONS], records, len(pixels), classes, progress)
+    _run(
+        [emulator, *image.machine.options, "-kernel", image.path.name, *_OPTIONS],
+        records,
+        len(pixels),
+        classes,
+        progress,
+    )
     return _read(records.read_bytes(), pixels, classes)
 
 
 def _run(words: list[str], records: Path, count: int, classes: int, progress: Callable[[int, int], None]) -> None:
     with subprocess.Popen(
-        words, cwd=records.parent, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        words,
+        cwd=records.parent,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         done, since = 0, time.monotonic()
         try:
@@ -97,7 +108,7 @@ def _read(content: bytes, pixels: np.ndarray, classes: int) -> Records:
     short_turns, short_ticks, long_turns, long_ticks, empty, selftest, arena, stack, pixel_bytes, scores = header
     if (pixel_bytes, scores) != (pixels.shape[1], classes):
         raise ToolError(
-            f"network.h says {pixel_bytes} bytes a picture and {scores} classes, expected {pixels.shape[1]} and {classes}"
+            f"network.h says {pixel_bytes} bytes and {scores} classes, expected {pixels.shape[1]} and {classes}"
         )
     if long_ticks <= short_ticks:
         raise ToolError(f"the board's counter stands still: {short_ticks} and {long_ticks} ticks")
@@ -106,7 +117,7 @@ def _read(content: bytes, pixels: np.ndarray, classes: int) -> Records:
     ticks = (table[:, 0] + (table[:, 1].astype(np.uint64) << np.uint64(32))).astype(np.int64) - empty
     found = np.bitwise_or.reduce(table[:, 3], initial=np.uint32(0))
     return Records(
-        ticks * float(rate),
+        ticks * float(rate) + 1,  # the instruction by which the empty function returned
         table[:, 2].astype(np.int64),
         table[:, _RECORD:].view("<i4").astype(np.int32),
         tuple(text for bit, text in _DAMAGE.items() if found & bit),

@@ -1,6 +1,7 @@
 """A linked image as functions: their instructions, whom they call, what stack they take."""
 
 import bisect
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,28 +22,41 @@ class Instruction:
 
 @dataclass
 class Function:
-    """A function. calls: those that it calls or goes on in. untraced: jumps whose goal is in a register or no function.
+    """A function. leaves: by which instruction it calls or goes on in which other, or itself anew.
 
+    untraced: jumps whose goal is in a register, or in no function.
+
+    data_after: how many instructions come before each run of constants.
     pushed: bytes by which it moves the stack pointer down, all its ways together; an upper bound of its frame unless
     unbounded is set: the pointer then moves by what a register holds.
     """
 
     name: str
     instructions: list[Instruction] = field(default_factory=list)
-    calls: set[str] = field(default_factory=set)
+    leaves: list[tuple[Instruction, str]] = field(default_factory=list)
     untraced: list[Instruction] = field(default_factory=list)
     pushed: int = 0
     unbounded: bool = False
+    data_after: set[int] = field(default_factory=set)
 
     @property
     def address(self) -> int:
         """Where it starts."""
         return self.instructions[0].address if self.instructions else -1
 
+    @property
+    def calls(self) -> set[str]:
+        """The functions that it calls or goes on in."""
+        return {name for _, name in self.leaves}
 
-_LABEL = re.compile(r"[0-9a-f]+ <(.+)>:$")
+
+_LABEL = re.compile(r"([0-9a-f]+) <(.+)>:$")
 _LINE = re.compile(r"\s*([0-9a-f]+):\s+(\S+)(?:\s+(.*))?$")
 _GOAL = re.compile(r"\b([0-9a-f]+) <")
+_ENDS = {  # instructions that end a function: a jump or a return, on no condition
+    "arm": re.compile(r"b(\.[wn])? |bx |pop \{.*pc|ldmia(\.w)? sp!, \{.*pc|(mov|ldr)(\.w)? pc"),
+    "riscv": re.compile(r"c\.jr? |jalr? zero"),
+}
 _CALL = re.compile(r"bl |bl\.w |jal ra,|c\.jal |jalr ra,")  # to its own start: recursion, where a branch is a loop
 
 
@@ -55,12 +69,18 @@ def disassemble(objdump: str, architecture: str, path: Path) -> dict[str, Functi
 def read_disassembly(architecture: str, lines: Iterable[str]) -> dict[str, Function]:
     """Return the functions of a disassembly, by name."""
     functions: list[Function] = []
+    names: set[str] = set()
     jumps: list[tuple[Function, Instruction, int | None]] = []
     for line in lines:
         if label := _LABEL.match(line):
-            functions.append(Function(label[1]))
-        elif (found := _LINE.match(line)) and functions and not found[2].startswith("."):  # .word and the like: data
+            # Two files may each have a static function of that name: the second is told apart by its address.
+            functions.append(Function(label[2] if label[2] not in names else f"{label[2]}@{label[1].lstrip('0')}"))
+            names.add(label[2])
+        elif (found := _LINE.match(line)) and functions:
             function, mnemonic, operands = functions[-1], found[2], found[3] or ""
+            if mnemonic.startswith("."):  # .word and the like: constants, between instructions
+                function.data_after.add(len(function.instructions))
+                continue
             instruction = Instruction(
                 int(found[1], 16), f"{mnemonic} {operands}".strip(), kind_of(architecture, mnemonic)
             )
@@ -74,12 +94,25 @@ def read_disassembly(architecture: str, lines: Iterable[str]) -> dict[str, Funct
             function.pushed += max(0, moved or 0)
     functions = [function for function in functions if function.instructions]
     starts = [function.address for function in functions]  # objdump goes through the image in order
+    far: set[int] = set()  # Thumb-1's long way to jump within a function is bl, which is otherwise a call
     for function, instruction, goal in jumps:
         place = -1 if goal is None else bisect.bisect_right(starts, goal) - 1
         if place < 0 or goal > functions[place].instructions[-1].address:
             function.untraced.append(instruction)
         elif functions[place] is not function or (goal == function.address and _CALL.match(instruction.text)):
-            function.calls.add(functions[place].name)
+            function.leaves.append((instruction, functions[place].name))
+        elif instruction.text.startswith("bl "):
+            far.add(instruction.address)
+    for function, after in itertools.pairwise([*functions, None]):
+        for count in sorted({*function.data_after, len(function.instructions)}):
+            before = function.instructions[:count]
+            last = next((i for i in reversed(before) if i.kind != "other"), function.instructions[0])
+            if _ENDS[architecture].match(last.text) or last.address in far:
+                continue
+            if count < len(function.instructions) or count in function.data_after or after is None:
+                function.untraced.append(last)  # it goes on where there are no instructions
+            else:
+                function.leaves.append((last, after.name))  # it goes on in the next one
     return {function.name: function for function in functions}
 
 
@@ -102,7 +135,9 @@ def _riscv_jumps(mnemonic: str, operands: str) -> bool:
     name = mnemonic.removeprefix("c.")
     if kind_of("riscv", name) != "branch":
         return False
-    return not (name == "jr" and operands == "ra") and not (name == "jalr" and operands.replace(" ", "") == "zero,0(ra)")
+    return not (name == "jr" and operands == "ra") and not (
+        name == "jalr" and operands.replace(" ", "") == "zero,0(ra)"
+    )
 
 
 _JUMPS = {"arm": _arm_jumps, "riscv": _riscv_jumps}
@@ -168,7 +203,7 @@ def reachable(functions: Mapping[str, Function], roots: Iterable[str]) -> list[s
 
 
 def deepest(functions: Mapping[str, Function], root: str, frames: Mapping[str, int]) -> tuple[int, list[str]] | None:
-    """Return the most stack that a call of root can take, bytes, and the calls that take it; None where it is recursive.
+    """Return the most bytes of stack that a call of root can take, and the calls that do; None where it is recursive.
 
     frames: bytes of stack of each function.
     """

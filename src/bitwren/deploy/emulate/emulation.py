@@ -29,7 +29,10 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Emulation:
-    """What came of it. selftest: what network_selftest returned. right: pictures whose largest logit is the label's, None without labels."""
+    """What came of it. selftest: what network_selftest returned.
+
+    right: pictures whose largest logit is the label's, None without labels.
+    """
 
     network: Network
     image: Image
@@ -86,7 +89,8 @@ def emulate(
             return emulate(network, sources, core, pixels, labels, flags, Path(place), progress)
     expected = Model(network).logits(pixels)
     image = build(core, sources, folder, flags)
-    rows = pixels.transpose(0, 2, 3, 1).reshape(len(pixels), -1)  # as a camera delivers them: channels innermost
+    # As a camera delivers them: channels innermost.
+    rows = pixels.transpose(0, 2, 3, 1).reshape(len(pixels), int(np.prod(pixels.shape[1:])))
     records = boot(image, rows, len(network.classes), progress)
     tested = boot(build(core, sources, folder / "selftest", flags, selftest=True), rows[:BY_ROWS], len(network.classes))
     return Emulation(
@@ -106,4 +110,6 @@ def _mismatch(network: Network, what: str, expected: np.ndarray, got: np.ndarray
     if not len(places):
         return None
     picture, index = map(int, places[0])
-    return Mismatch(f"{what} {picture}", network.classes[index], int(expected[picture, index]), int(got[picture, index]))
+    return Mismatch(
+        f"{what} {picture}", network.classes[index], int(expected[picture, index]), int(got[picture, index])
+    )

@@ -10,7 +10,7 @@ MULTIPLY, DIVIDE, FLOAT, UNKNOWN = "multiply", "divide", "float", "unknown"
 REFUSED = (MULTIPLY, DIVIDE, FLOAT, UNKNOWN)
 
 _CONDITIONS = ("eq", "ne", "cs", "hs", "cc", "lo", "mi", "pl", "vs", "vc", "hi", "ls", "ge", "lt", "gt", "le", "al")
-_HALVES = [a + b for a in "bt" for b in "bt"]
+_SIGNS = ("u", "s", "q", "uq", "sh", "uh")
 
 _ARM = {  # kind: mnemonics without the S that sets flags and without condition
     "move": "mov movw movt mvn adr",
@@ -23,17 +23,16 @@ _ARM = {  # kind: mnemonics without the S that sets flags and without condition
     "store": "str strb strh strd stm stmia stmdb push",
     "branch": "b bl bx blx cbz cbnz",
     "other": "nop",
-    # Sums of several lanes in one word; none has a product.
+    # Sums of several lanes in one word, and sums that saturate; none has a product.
     "lanes": " ".join(
-        [f"{sign}{op}" for sign in ("u", "s", "q", "uq", "sh", "uh") for op in ("add8", "add16", "sub8", "sub16")]
-        + [f"{sign}{op}" for sign in ("u", "s", "q", "uq", "sh", "uh") for op in ("asx", "sax")]
-        + "qadd qsub qdadd qdsub sel usad8 usada8 pkhbt pkhtb ssat16 usat16".split()
-        + "uxtab uxtab16 uxtah uxtb16 sxtab sxtab16 sxtah sxtb16".split()
+        [sign + name for sign in _SIGNS for name in ("add8", "add16", "sub8", "sub16", "asx", "sax")]
+        + ["uxtab uxtab16 uxtah uxtb16 sxtab sxtab16 sxtah sxtb16 qadd qsub qdadd qdsub"]
+        + ["sel usad8 usada8 pkhbt pkhtb ssat16 usat16"]
     ),
     MULTIPLY: " ".join(
-        "mul mla mls umull umlal umaal smull smlal smulwb smulwt smlawb smlawt smlad smladx smlald smlaldx".split()
-        + "smlsd smlsdx smlsld smlsldx smmul smmulr smmla smmlar smmls smmlsr smuad smuadx smusd smusdx".split()
-        + [f"{op}{halves}" for op in ("smul", "smla", "smlal") for halves in _HALVES]
+        ["mul mla mls umull umlal umaal smull smlal smulwb smulwt smlawb smlawt smlad smladx smlald smlaldx"]
+        + ["smlsd smlsdx smlsld smlsldx smmul smmulr smmla smmlar smmls smmlsr smuad smuadx smusd smusdx"]
+        + [name + halves for name in ("smul", "smla", "smlal") for halves in ("bb", "bt", "tb", "tt")]
     ),
     DIVIDE: "udiv sdiv",
 }
@@ -80,18 +79,18 @@ def kind_of(architecture: str, mnemonic: str) -> str:
 
 
 # Functions of the compiler's own library and of memory.c that hide nothing: copies, and shifts of 64-bit numbers.
-HARMLESS = re.compile(
-    r"mem(cpy|set|move)|__aeabi_(ll(sl|sr)|lasr)|__(ash[lr]|lshr)di3|__gnu_thumb1_case_[us][qhi]+|__riscv_(save|restore)_\d+"
-)
+HARMLESS = re.compile(r"mem(cpy|set|move)|__aeabi_(ll(sl|sr)|lasr)|__(ash[lr]|lshr)di3")
+_MATHEMATICS = "sqrt|exp2?|log(2|10)?|pow|sin|cos|tanh?|floor|ceil|round|l?rint|fabs|fmin|fmax"
 _HIDES = (  # the first that matches tells what a function of a library hides
     ("memory management", re.compile(r"_?(malloc|calloc|realloc|free|sbrk)(_r)?$")),
-    (DIVIDE, re.compile(r"__(aeabi_)?(u|s)?l?(i|ul|l)?(div|mod)[a-z0-9_]*|\.(u|s)?div[a-z0-9_]*")),
-    (MULTIPLY, re.compile(r"__(aeabi_)?(l?mul[sdt]i3|lmul|umul\w*|mulo?\w*i[34])$")),
-    (FLOAT, re.compile(r"__(aeabi_)?(c?[fd](add|sub|rsub|mul|div|cmp|2)\w*|[uil]+2[fd]|\w+[sdt]f\w*|fix\w+|float\w+)$")),
-    ("mathematics", re.compile(r"(sqrt|exp2?|log(2|10)?|pow|sin|cos|tanh?|floor|ceil|round|l?rint|fabs|f?min|f?max)f?$")),
+    ("mathematics", re.compile(rf"({_MATHEMATICS})f?$")),
+    # __aeabi_fadd, __aeabi_i2d, __aeabi_d2uiz; __addsf3, __floatsisf, __fixunsdfdi, __ltdf2
+    (FLOAT, re.compile(r"__aeabi_(c?[fd]|[iul]+2)|__\w+[sdth]f|__(fix|float)")),
+    (DIVIDE, re.compile(r"[\w.]*(div|mod)")),
+    (MULTIPLY, re.compile(r"\w*mul")),
 )
 
 
 def hidden_by(function: str) -> str:
-    """Return what a function outside the network's own source hides, by its name; UNKNOWN where the name tells nothing."""
+    """Return what a function that is not the network's own hides, by its name; UNKNOWN where the name tells nothing."""
     return next((what for what, pattern in _HIDES if pattern.match(function)), UNKNOWN)

@@ -20,7 +20,7 @@ def find_tool(name: str) -> str:
 
 
 def run_tool(words: Sequence[str], folder: Path | None = None) -> str:
-    """Run a program that must succeed, and return what it printed. Raises ToolError with the first line it complains in.
+    """Run a program that must succeed, and return what it printed. Raises ToolError with the line that says why not.
 
     folder: to run it in.
     """
