@@ -9,10 +9,11 @@ from bitwren.deploy.generate_c.steps import Step
 def convolution(v: Lookup) -> float:
     """Return the instructions of one convolution, without what fills its words and finishes its sums."""
     g = v.geometry
-    tables = g.height * g.tiles * v.blocks * g.table_columns * (v.entries * 2.5 + 10 * len(v.groups) + 6)
+    tables = g.height * g.tiles * v.blocks * g.table_columns * (v.entries * 2.4 + 14 * len(v.groups) + 6)
     segments = g.rows * g.window * g.tiles * v.blocks * g.filters  # places that padding spares are few
-    sums = segments * (8 + v.lookups * (2 * g.tile + 4) + (9 if v.wide else 2) * g.tile)
-    return tables + sums + 7 * v.offsets
+    sums = segments * (22 + v.lookups * (2 * g.tile + 4) + (9 if v.wide else 2) * g.tile)
+    apart = g.rows * g.filters * g.tiles * g.tile * 3 if v.last_words else 0
+    return tables + sums + apart + (10 if v.unit else 14) * v.places
 
 
 def convolve(step: Step, chosen: Sequence[Lookup]) -> float:

@@ -1,13 +1,16 @@
 """C of a Convolve step: read a row, look up its sums, finish the rows that are complete, one or two convolutions."""
 
 from bitwren.deploy.generate_c.constants import Field
-from bitwren.deploy.generate_c.emit_plain import one_or_each, sink_of
+from bitwren.deploy.generate_c.emit_plain import Sink, one_or_each
 from bitwren.deploy.generate_c.forms import form_of
 from bitwren.deploy.generate_c.lookup import Lookup
 from bitwren.deploy.generate_c.plan import Form
 from bitwren.deploy.generate_c.program import Code, Program, times
 from bitwren.deploy.generate_c.steps import is_pixels
 from bitwren.deploy.generate_c.template import render
+from bitwren.network.graph import INT16
+
+FEW = 4  # words of sums at once where a processor has 8 registers
 
 
 def convolve(program: Program, form: Form, tensors: dict[str, int], scratch: dict[str, int], by_rows: bool) -> Code:
@@ -21,7 +24,7 @@ class _Stage:
     def __init__(self, owner: "_Convolve", i: int, v: Lookup):
         self.owner, self.i, self.v, self.g = owner, i, v, v.geometry
         self.last = i == len(owner.form.lookups)
-        self.sum_type = "int32_t" if v.wide else "uint32_t"
+        self.sum_type = _sum_type(v)
         self.per_filter = v.geometry.tile * (2 if v.wide else 1)
         g = self.g
         self.full = g.lanes == g.tiles * g.tile
@@ -66,6 +69,18 @@ class _Stage:
     def high_count(self) -> str:
         return "highs" if self.uneven else self.low_count
 
+    @property
+    def low_sum(self) -> str:
+        if self.v.wide:
+            return "sums[j]"
+        return "low_lane(pair) + low_lane(more)" if self.v.last_words else "low_lane(pair)"
+
+    @property
+    def high_sum(self) -> str:
+        if self.v.wide:
+            return f"sums[j + {self.g.tile}]"
+        return "high_lane(pair) + high_lane(more)" if self.v.last_words else "high_lane(pair)"
+
     # ------------------------------------------------------------ rows
 
     def slot(self, ahead: int) -> str:
@@ -83,17 +98,24 @@ class _Stage:
 
     @property
     def rows(self) -> list[tuple]:
-        """(window row u, number of the pointer, condition, arguments where the sums come from), the last u first."""
+        """(window row u, pointer to its sums, condition, arguments where the sums come from), the last u first."""
         found = []
         for u in range(self.g.window - 1, -1, -1):
             condition = self.condition(u)
             if condition is not None:
-                found.append((u, self.g.slot_ahead(u) % self.g.slots, condition, self.starts(u)))
+                found.append((u, self.pointer(u), condition, self.starts(u)))
         return found
 
     @property
     def rows_used(self) -> list[int]:
-        return sorted({n for _, n, _, _ in self.rows})
+        """The rows of sums, by how far ahead they lie, that a pointer is needed for."""
+        used = {self.g.slot_ahead(u) % self.g.slots for u, _, _, _ in self.rows}
+        return sorted(used)
+
+    def pointer(self, u: int) -> str:
+        if self.v.last_words and u == self.g.window - 1:
+            return f"s->last{self.i}"
+        return f"row{self.g.slot_ahead(u) % self.g.slots}"
 
     def condition(self, u: int) -> str | None:
         """Return when input row y meets window row u of a row of the result; None where never."""
@@ -117,20 +139,21 @@ class _Stage:
     def starts(self, u: int):
         """Return a function that gives the arguments `from, step` of an addition, given when a block is the first."""
         g, per = self.g, self.per_filter
-        at = g.slot_ahead(u) % g.slots
+        at = self.pointer(u)
         none = "no_sums" if self.v.wide else "no_pairs"
+        fresh = u == 0 or at.startswith("s->last")
 
         def arguments(block: str) -> str:
-            if u == 0:
+            if fresh:
                 when = block
             elif u <= g.top and (g.top - u) % g.stride == 0:
                 when = f"y == 0u && {block}" if block else "y == 0u"
             else:
-                return f"row{at}, {per}"
+                return f"{at}, {per}"
             if not when:
                 return f"{none}, 0u"
-            return f"{when} ? {none} : row{at}, {when} ? 0u : {per}u" if "&&" not in when else (
-                f"({when}) ? {none} : row{at}, ({when}) ? 0u : {per}u"
+            return f"{when} ? {none} : {at}, {when} ? 0u : {per}u" if "&&" not in when else (
+                f"({when}) ? {none} : {at}, ({when}) ? 0u : {per}u"
             )
 
         return arguments
@@ -168,7 +191,7 @@ class _Convolve:
         self.source = None if step.source is None else form_of(step.source, step.input.tensor.low, step.input.tensor.high)
         self.sums = [known[conv.name] for conv in step.convs]
         self.middle = None if step.middle is None else form_of(step.middle, self.sums[0].low, self.sums[0].high)
-        self.after, self.result = sink_of(step, self.sums[-1])
+        self.sink = Sink(step, self.sums[-1])
         self.stages = [_Stage(self, i, v) for i, v in enumerate(form.lookups, 1)]
 
     def code(self) -> Code:
@@ -199,10 +222,11 @@ class _Convolve:
             next_padded=stages[-1].v.channels,
             sides=self.sides(),
             uses_k=lambda lines: any("k->" in line for line in lines),
-            sink_before=[line for form, name in self.after for line in form.before(name)],
-            sink_each=[line for form, name in self.after for line in form.each(name, "o")],
+            sink_before=[line for form, name in self.sink.forms for line in form.before(name)],
+            sink_each=[line for form, name in self.sink.forms for line in form.each(name, "o")],
             sink_parts=self.sink_parts(),
             sink_value=self.sink_value,
+            sink_pair=self.sink_pair,
             reversed=lambda items: list(reversed(items)),
         )
         return Code("convolve", text, fields)
@@ -250,8 +274,10 @@ class _Convolve:
         place("table", scratch["table"], "uint32_t")
         for i, stage in enumerate(self.stages, 1):
             place(f"words{i}", scratch[f"words{i}"], "uint32_t")
-            place(f"offsets{i}", scratch[f"offsets{i}"], "uint16_t")
+            place(f"places{i}", scratch[f"places{i}"], "uint16_t")
             place(f"sums{i}", scratch[f"sums{i}"], stage.sum_type)
+            if stage.v.last_words:
+                place(f"last{i}", scratch[f"last{i}"], stage.sum_type)
         if self.by_rows:
             fields.append(Field("uint32_t", "state_at", scratch["state"]))
         for i, (stage, conv) in enumerate(zip(self.stages, step.convs, strict=True), 1):
@@ -259,7 +285,7 @@ class _Convolve:
             fields.append(Field(unit, f"weights{i}", stage.v.packed(conv.weights)))
         zeros = self.zeros()
         fields.append(Field("uint32_t" if isinstance(zeros, int) else "uint8_t", "zero", zeros))
-        for form, name in ((self.source, "source"), (self.middle, "middle"), *self.after):
+        for form, name in ((self.source, "source"), (self.middle, "middle"), *self.sink.forms):
             fields += form.fields(name) if form else []
         if self.middle:
             zero = int(step.middle.zero)
@@ -274,7 +300,33 @@ class _Convolve:
         return [(other.channels, 0, True)] + ([(filters - other.channels, other.channels, False)] if filters > other.channels else [])
 
     def sink_value(self, value: str, other: str, added: bool) -> str:
-        return self.result(value, f"(int32_t){other}" if added else "0")
+        return self.sink.value(value, f"(int32_t){other}" if added else "0")
+
+    def sink_pair(self, low: str, high: str, right: int, added: bool) -> list[str]:
+        """Return the statements that give both pixels of a word. low, high: C expressions of their sums."""
+        ctype, sink = self.form.step.writes.ctype, self.sink
+        others = ["(int32_t)other[j]", f"(int32_t)other[j + {right}]"] if added else ["0", "0"]
+        if not sink.seldom_clamps:
+            values = [sink.value(total, other) for total, other in zip((low, high), others, strict=True)]
+            return [f"out[j] = ({ctype}){values[0]};", f"out[j + {right}] = ({ctype}){values[1]};"]
+        lines, leaving = [], []
+        for side, total, other in zip(("left", "right"), (low, high), others, strict=True):
+            lines.append(f"const int32_t {side} = {sink.sink.free('sink', total)};")
+            lines.append(f"int32_t {side}_sum = {side} + {sink.term(other)};")
+            leaving += sink.leaving(side, f"{side}_sum")
+        clamps = [
+            f"{side}_sum = clamp(clamp({side}, {INT16[0]}, {INT16[1]}) + {sink.term(other)}, {INT16[0]}, {INT16[1]});"
+            for side, other in zip(("left", "right"), others, strict=True)
+        ]
+        return [
+            *lines,
+            "",
+            f"if (({' | '.join(f'from_int16({name})' for name in leaving)}) > 0xFFFFu) {{ /* seldom */",
+            *(f"    {clamp}" for clamp in clamps),
+            "}",
+            f"out[j] = ({ctype})left_sum;",
+            f"out[j + {right}] = ({ctype})right_sum;",
+        ]
 
     def sides(self) -> list[tuple[str, int, int, int]]:
         """Return what is left to do for the words that one convolution leaves the next: (kind, start, count, source).
@@ -330,29 +382,34 @@ def table(program: Program, v: Lookup) -> str:
 
 def add(program: Program, v: Lookup) -> str:
     """Add the function that looks the sums of a tile up and adds them; return its name."""
-    sum_type = "int32_t" if v.wide else "uint32_t"
-    values = dict(columns=v.geometry.tile, stride=v.geometry.stride, wide=v.wide, sum_type=sum_type)
+    tile = v.geometry.tile
+    parts = -(-tile // FEW)
+    few = [range(tile * k // parts, tile * (k + 1) // parts) for k in range(parts)]
+    values = dict(columns=tile, stride=v.geometry.stride, wide=v.wide, sum_type=_sum_type(v), few=few)
     return program.kernel("add_wide" if v.wide else "add", "add.c.in", **values)
 
 
+def _sum_type(v: Lookup) -> str:
+    return "int32_t" if v.wide else "uint32_t"
+
+
 def decode(program: Program, v: Lookup) -> str:
-    """Add the function that makes places in the tables of a layer's weights; return its name."""
-    bases = [sum(4 * v.geometry.table_columns << g for g in v.groups[:k]) for k in range(len(v.groups))]
-    values = dict(
-        columns=v.geometry.table_columns, groups=v.groups, unit=v.unit, window=v.geometry.window, times=times
-    )
+    """Add the function that makes lists of places in the tables of a layer's weights; return its name."""
+    g, window = v.geometry, v.geometry.window
+    bases = [4 + sum(4 * g.table_columns << group >> 1 for group in v.groups[:k]) for k in range(len(v.groups))]
+    values = dict(columns=g.table_columns, groups=v.groups, unit=v.unit, window=window, times=times, total=v.places)
     if v.unit:
         units, at = [], 0
         for number in range(v.block // v.unit):
             fields, shift = [], 0
             while shift < v.unit:
-                fields.append((at, shift, v.groups[at], bases[at]))
+                fields.append((shift, v.groups[at], bases[at]))
                 shift += v.groups[at]
                 at += 1
             units.append((number, fields))
-        segments = v.blocks * v.geometry.window * v.geometry.filters
-        values |= dict(unit_type=f"uint{v.unit}_t", units=units, total_units=segments * v.geometry.window * len(units))
+        values |= dict(unit_type=f"uint{v.unit}_t", units=units, filters_end=False)
     else:
-        fields = [(k, size, bases[k]) for k, size in enumerate(v.groups)]
-        values |= dict(unit_type="uint8_t", fields=fields, segments=v.blocks * v.geometry.window, per_segment=v.segment)
+        fields = list(zip(v.groups, bases, strict=True))
+        values |= dict(unit_type="uint8_t", fields=fields, filters=g.filters)
+        values |= dict(filters_end=g.filters * window * v.block % 8 != 0)
     return program.kernel("decode", "decode.c.in", **values)

@@ -36,20 +36,47 @@ def one_or_each(values: np.ndarray) -> int | tuple[int, ...]:
     return int(values[0]) if (values == values[0]).all() else tuple(int(v) for v in values)
 
 
-def sink_of(step: Step, sums: Tensor) -> tuple[list[tuple[Form, str]], callable]:
-    """Return what comes after a convolution: the forms with their names, and the C expression of (sum, other)."""
-    sink = None if step.sink is None else form_of(step.sink, sums.low, sums.high)
-    adjust = None if step.adjust is None else form_of(step.adjust, step.other.tensor.low, step.other.tensor.high)
+class Sink:
+    """What comes after a convolution: a requantise, and perhaps another tensor that is added."""
 
-    def value(total: str, other: str) -> str:
-        result = total if sink is None else sink.value("sink", total)
-        if step.add is None:
+    def __init__(self, step: Step, sums: Tensor):
+        """sums: the range of the convolution's sums."""
+        self.step = step
+        self.sink = None if step.sink is None else form_of(step.sink, sums.low, sums.high)
+        other = step.other
+        self.adjust = None if step.adjust is None else form_of(step.adjust, other.tensor.low, other.tensor.high)
+        self.forms = [(f, name) for f, name in ((self.sink, "sink"), (self.adjust, "adjust")) if f is not None]
+
+    def value(self, total: str, other: str) -> str:
+        """Return the C expression of the result. other: of the value to add."""
+        result = total if self.sink is None else self.sink.value("sink", total)
+        if self.step.add is None:
             return f"({result})"
-        if adjust is None:
-            return sum_of_streams(result, sink.reaches, other, (step.other.tensor.low, step.other.tensor.high))
-        return sum_of_streams(result, sink.reaches, adjust.value("adjust", other), adjust.reaches)
+        return sum_of_streams(result, self.sink.reaches, self.term(other), self.others)
 
-    return [(form, name) for form, name in ((sink, "sink"), (adjust, "adjust")) if form is not None], value
+    def term(self, other: str) -> str:
+        """Return the C expression of what is added."""
+        return other if self.adjust is None else self.adjust.value("adjust", other)
+
+    @property
+    def others(self) -> tuple[int, int]:
+        """The range of what is added."""
+        tensor = self.step.other.tensor
+        return (tensor.low, tensor.high) if self.adjust is None else self.adjust.reaches
+
+    @property
+    def seldom_clamps(self) -> bool:
+        """Whether all that is clamped is clamped to int16, so that one test tells for several values."""
+        if self.step.add is None or self.sink.kind == "general64":
+            return False
+        ends = (self.sink.low, self.sink.high)
+        return all(end in (None, limit) for end, limit in zip(ends, INT16, strict=True)) and self.leaving("", "") != []
+
+    def leaving(self, free: str, total: str) -> list[str]:
+        """Return the value before its clamp and the sum, where either can leave int16."""
+        low, high = self.sink.reaches[0] + self.others[0], self.sink.reaches[1] + self.others[1]
+        stays = (self.sink.low, self.sink.high) == (None, None) and low >= INT16[0] and high <= INT16[1]
+        return [] if stays else [free, total]
 
 
 def _score(program: Program, step: Step):
@@ -83,12 +110,12 @@ def _score(program: Program, step: Step):
 def _multiply(program: Program, step: Step):
     conv = step.convs[0]
     x, y = program.network.tensors[conv.input], program.network.tensors[conv.name]
-    forms, value = sink_of(step, y)
+    sink = Sink(step, y)
     zero, bits = one_or_each(x.zero), conv.weight_bits == 1
     weights = np.packbits(conv.weights.ravel() > 0, bitorder="little") if bits else conv.weights.ravel()
     fields = [Field("uint8_t" if bits else "int8_t", "weights", weights)]
     fields.append(Field("int32_t" if isinstance(zero, int) else "uint8_t", "zero", zero))
-    for form, name in forms:
+    for form, name in sink.forms:
         fields += form.fields(name)
     padded = step.other is not None and step.other.channels < conv.weights.shape[0]
     values = dict(
@@ -107,9 +134,9 @@ def _multiply(program: Program, step: Step):
         bits=bits,
         zero="k->zero" if isinstance(zero, int) else "(int32_t)k->zero[c]",
         other=step.other,
-        before=[line for form, name in forms for line in form.before(name)],
-        each=[line for form, name in forms for line in form.each(name, "o")],
-        value=lambda total, other: value(
+        before=[line for form, name in sink.forms for line in form.before(name)],
+        each=[line for form, name in sink.forms for line in form.each(name, "o")],
+        value=lambda total, other: sink.value(
             total, f"(o < {step.other.channels}u ? (int32_t){other} : 0)" if padded else f"(int32_t){other}"
         ),
     )

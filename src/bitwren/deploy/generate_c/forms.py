@@ -1,6 +1,7 @@
 """How a requantise is written in C: which of three forms its constants allow, its constants, its expression.
 
     shift      (x + offset) >> shift                  one multiplier for all channels, a power of two
+    left       (x << shift) + offset                  the same, where nothing is left to shift to the right
     powers     ((x << k) * sign + offset) >> shift    each channel's multiplier a power of two, its negative, or 0
     general    (multiplier * x + offset) >> shift     in 64 bits where 32 do not hold it
 
@@ -17,7 +18,7 @@ from bitwren.network.graph import INT32, Requantise
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """A requantise in C. kind: "shift", "powers", "general" (32 bits hold it) or "general64".
+    """A requantise in C. kind: "shift", "left", "powers", "general" (32 bits hold it) or "general64".
 
     multiplier, offset: a number, or a tuple with one for each channel. In "powers" the multiplier is coded: 0 for 0,
     k + 1 for 2^k, -(k + 1) for -2^k. low, high: None where the clamp is never reached. reaches: the result's range.
@@ -34,9 +35,10 @@ class Form:
     def fields(self, name: str) -> list[Field]:
         """Return the constants, as fields of the step's struct."""
         found = [Field("uint32_t", f"{name}_shift", self.shift)]
-        if self.kind != "shift":
+        if self.kind not in ("shift", "left"):
             found.append(_field("int8_t" if self.kind == "powers" else "int16_t", f"{name}_multiplier", self.multiplier))
-        found.append(_field("int32_t", f"{name}_offset", self.offset))
+        if self.kind != "left" or self.offset != 0:
+            found.append(_field("int32_t", f"{name}_offset", self.offset))
         return found
 
     def before(self, name: str) -> list[str]:
@@ -53,17 +55,23 @@ class Form:
 
     def value(self, name: str, x: str) -> str:
         """Return the C expression, int32_t, of an int32_t expression x."""
-        offset, shift = f"{name}_offset", f"{name}_shift"
         if self.kind == "general64":
             low, high = (INT32[k] if end is None else end for k, end in enumerate((self.low, self.high)))
-            return f"requantise_64({x}, {name}_multiplier, {offset}, {shift}, {number(low)}, {number(high)})"
+            constants = ", ".join(f"{name}_{constant}" for constant in ("multiplier", "offset", "shift"))
+            return f"requantise_64({x}, {constants}, {number(low)}, {number(high)})"
+        return clamped(self.free(name, x), self.low, self.high)
+
+    def free(self, name: str, x: str) -> str:
+        """Return the C expression before the clamp; not for "general64"."""
+        offset, shift = f"{name}_offset", f"{name}_shift"
         if self.kind == "shift":
-            inner = f"(({x}) + {offset}) >> {shift}"
-        elif self.kind == "powers":
-            inner = f"times_power({x}, {name}_multiplier, {offset}) >> {shift}"
-        else:
-            inner = f"({name}_multiplier * ({x}) + {offset}) >> {shift}"
-        return clamped(inner, self.low, self.high)
+            return f"(({x}) + {offset}) >> {shift}"
+        if self.kind == "left":
+            shifted = f"((uint32_t)({x}) << {shift})"
+            return f"(int32_t){shifted}" if self.offset == 0 else f"(int32_t)({shifted} + (uint32_t){offset})"
+        if self.kind == "powers":
+            return f"times_power({x}, {name}_multiplier, {offset}) >> {shift}"
+        return f"({name}_multiplier * ({x}) + {offset}) >> {shift}"
 
 
 def _field(ctype: str, name: str, value: int | tuple[int, ...]) -> Field:
@@ -96,8 +104,10 @@ def form_of(node: Requantise, low: int, high: int) -> Form:
     reaches = tuple(int(end) for end in np.clip([ends.min(), ends.max()], node.low, node.high))
     rest = (first, last, reaches)
     power = int(m[0]).bit_length() - 1
-    if len(m) == 1 and m[0] > 0 and m[0] == 1 << power and node.shift >= power:
-        return Form("shift", 1, _values(b >> power), min(node.shift - power, 31), *rest)
+    if len(m) == 1 and m[0] > 0 and m[0] == 1 << power:
+        if node.shift > power:
+            return Form("shift", 1, _values(b >> power), min(node.shift - power, 31), *rest)
+        return Form("left", 1, _values(b >> node.shift), power - node.shift, *rest)
     size = np.abs(m)
     if not (size & (size - 1)).any():  # the graph promises int32 before the shift
         codes = np.sign(m) * [int(s).bit_length() for s in size]

@@ -1,12 +1,16 @@
 """A one-bit convolution by lookup of sums: groups of channels, their tables, and the order of the weights.
 
-The channels are cut into blocks, a block into groups of up to 8. The table of a group of g channels has 2^g entries for
-each input word: entry k adds channel i of the group where bit i of k is 1 and subtracts it where it is 0. So the g
-weights of a filter at one place of the window are the number of the entry, and one load and one addition do the work of
-2 g multiply-accumulates: two pixels of a word, g channels.
+The channels are cut into blocks, a block into groups of up to 8. The table of a group of g channels has 2^(g-1) entries
+for each input word: entry k adds channel i of the group where bit i of k is 1 and subtracts it where it is 0; the last
+channel is added. So the g weights of a filter at one place of the window are the number of the entry, or that of the
+entry of turned signs, which is subtracted; and one load and one addition or subtraction do the work of 2 g
+multiply-accumulates: two pixels of a word, g channels.
 
-Sums are kept modulo 2^16 in each lane of a word; they are exact if what is read in the end fits int16. It does for the
-whole window where there are few channels ("lanes"); else each row of the window is added to int32 sums ("wide").
+Sums are kept modulo 2^16 in each lane of a word; they are exact if what is read in the end fits int16:
+
+    lanes   the sums over the whole window do
+    split   the sums over its last row do, and those over the rows before it: the last row's are kept apart
+    wide    the sums over one row of the window and a block of channels do, and are added to int32 sums
 """
 
 import dataclasses
@@ -26,12 +30,15 @@ LARGEST_WINDOW = 7
 
 @dataclasses.dataclass(frozen=True)
 class Lookup:
-    """How a convolution looks its sums up. groups: sizes of the groups of a block, which all blocks share."""
+    """How a convolution looks its sums up.
+
+    groups: sizes of the groups of a block, which all blocks share. sums: "lanes", "split" or "wide".
+    """
 
     geometry: Geometry
     groups: tuple[int, ...]
     blocks: int
-    wide: bool
+    sums: str
 
     @property
     def block(self) -> int:
@@ -46,12 +53,12 @@ class Lookup:
     @property
     def entries(self) -> int:
         """Entries of the tables of a block for one word."""
-        return sum(1 << group for group in self.groups)
+        return sum(1 << group >> 1 for group in self.groups)
 
     @property
     def table_words(self) -> int:
-        """32-bit words of the tables of one block and one tile."""
-        return self.entries * self.geometry.table_columns
+        """32-bit words of the tables of one block and one tile, and of the one before them: place 0 ends a list."""
+        return 1 + self.entries * self.geometry.table_columns
 
     @property
     def lookups(self) -> int:
@@ -60,18 +67,28 @@ class Lookup:
 
     @property
     def segment(self) -> int:
-        """Places of the entries for one row of the window, all filters, one block."""
-        return self.geometry.filters * self.lookups
+        """Numbers in the lists of places for one row of the window, all filters, one block."""
+        return self.geometry.filters * (self.lookups + 2)
 
     @property
-    def offsets(self) -> int:
-        """Places of the entries for the whole layer, 16 bits each."""
+    def places(self) -> int:
+        """Numbers in the lists of places for the whole layer, 16 bits each."""
         return self.segment * self.geometry.window * self.blocks
+
+    @property
+    def wide(self) -> bool:
+        """Whether the sums have 32 bits."""
+        return self.sums == "wide"
 
     @property
     def tile_words(self) -> int:
         """32-bit words of sums of one tile."""
         return self.geometry.filters * self.geometry.tile * (2 if self.wide else 1)
+
+    @property
+    def last_words(self) -> int:
+        """32-bit words of the sums of the window's last row that are kept apart."""
+        return self.tile_words if self.sums == "split" else 0
 
     @property
     def sum_words(self) -> int:
@@ -137,23 +154,27 @@ def reach(weights: np.ndarray, x: Tensor) -> np.ndarray:
 
 def lookups(node: Conv, x: Tensor, geometries: Sequence[Geometry]) -> list[Lookup]:
     """Return all ways to look the sums of a one-bit convolution up; those left out whose lanes could overflow."""
-    wide = not fits_lanes(node, x)
+    sums = sums_of(node, x)
     reaches: dict[int, int] = {}
     found = []
     for geometry, (groups, blocks) in itertools.product(geometries, groupings(x.shape[0])):
-        lookup = Lookup(geometry, groups, blocks, wide)
+        lookup = Lookup(geometry, groups, blocks, sums)
         if geometry.shared != (blocks == 1) or 4 * lookup.table_words > LARGEST_TABLE:
             continue
-        if wide and lookup.block not in reaches:
+        if sums == "wide" and lookup.block not in reaches:
             reaches[lookup.block] = block_reach(node, x, lookup.block)
-        if not wide or reaches[lookup.block] <= INT16[1]:
+        if sums != "wide" or reaches[lookup.block] <= INT16[1]:
             found.append(lookup)
     return found
 
 
-def fits_lanes(node: Conv, x: Tensor) -> bool:
-    """Return whether sums over the whole window fit the lanes of a word."""
-    return int(reach(node.weights, x).sum((1, 2)).max()) <= INT16[1]
+def sums_of(node: Conv, x: Tensor) -> str:
+    """Return how the sums of a convolution are kept: "lanes", "split" or "wide"."""
+    rows = reach(node.weights, x).sum(2)  # (O, F)
+    if rows.sum(1).max() <= INT16[1]:
+        return "lanes"
+    apart = max(rows[:, :-1].sum(1).max(), rows[:, -1].max())
+    return "split" if apart <= INT16[1] and node.padding[0] < rows.shape[1] - 1 else "wide"
 
 
 def block_reach(node: Conv, x: Tensor, block: int) -> int:

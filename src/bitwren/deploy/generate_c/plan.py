@@ -67,10 +67,33 @@ def plan(network: Network, optimise: str = "speed") -> Plan:
         best = [min((v.best(limit) for v in variants), key=lambda found: found[0]) for variants in pieces]
         instructions = sum(one[0] for one in best)
         if instructions < float("inf"):
-            results.append((limit, instructions, [form for _, forms in best for form in forms]))
+            results.append((limit, instructions, [choice for _, choices in best for choice in choices]))
     if not results:
         raise ModelError("no plan: the tables of a convolution do not fit")
-    return _placed(OBJECTIVES[optimise](results)[2], by_rows)
+    limit, _, choices = OBJECTIVES[optimise](results)
+    return _placed(_alike(choices, limit), by_rows)
+
+
+def _alike(choices: list["_Choice"], limit: int) -> list[Form]:
+    """Return the forms chosen, the same for steps of the same shape: they then share their code."""
+    groups: dict[tuple, list[_Choice]] = {}
+    for choice in choices:
+        step = choice.form.step
+        shape = tuple(
+            (v.geometry.channels, v.geometry.rows, v.geometry.columns, v.geometry.filters, v.geometry.stride, v.sums)
+            for v in choice.form.lookups
+        )
+        groups.setdefault((step.kind, shape or id(step)), []).append(choice)
+    chosen: dict[int, Form] = {}
+    for members in groups.values():
+        fitting = [
+            {form.lookups: form for form in one.forms if one.alive + form.bytes <= limit} for one in members
+        ]
+        common = [lookups for lookups in fitting[0] if all(lookups in forms for forms in fitting)]
+        for one, forms in zip(members, fitting, strict=True):
+            best = min(common, key=lambda v: forms[v].instructions) if common else one.form.lookups
+            chosen[id(one)] = forms[best]
+    return [chosen[id(choice)] for choice in choices]
 
 
 def _quick(results):
@@ -111,11 +134,12 @@ def forms_of(step: Step, network: Network) -> list[Form]:
 
 def _bytes(v: Lookup) -> dict[str, int]:
     """Return the bytes that a convolution needs beside its table."""
-    return {
+    sizes = {
         "words": 4 * v.geometry.words * v.channels,
-        "offsets": -(-2 * v.offsets // 4) * 4,
+        "places": -(-2 * v.places // 4) * 4,
         "sums": 4 * v.geometry.slots * v.sum_words,
     }
+    return sizes | ({"last": 4 * v.last_words} if v.last_words else {})
 
 
 def _convolve(step: Step, chosen: tuple[Lookup, ...]) -> Form:
@@ -147,7 +171,7 @@ def _may_replace(step: Step, tensor: Stored) -> bool:
         return False
     if tensor is step.other and same and out.size == tensor.size:  # each value is read just before it is written
         return step.kind == "Convolve" or tensor is not step.input
-    if step.kind == "Multiply" or is_pixels(tensor):
+    if step.kind == "Multiply" or is_pixels(tensor) or tensor is not step.input:
         return False
     return all(
         (row + 1) * out.row * out.size <= _rows_read(step, row) * tensor.row * tensor.size for row in range(out.height)
@@ -196,6 +220,15 @@ def _placed(forms: list[Form], by_rows: bool) -> Plan:
 # ------------------------------------------------------------------ pieces
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Choice:
+    """The form chosen for a step, among which, and the bytes of tensors that are alive beside it."""
+
+    alive: int
+    forms: list[Form]
+    form: Form
+
+
 @dataclasses.dataclass(frozen=True)
 class _Variant:
     """A way to do a piece of the network. forms: of each of its steps. alive: bytes of tensors alive in each."""
@@ -203,15 +236,15 @@ class _Variant:
     alive: tuple[int, ...]
     forms: tuple[list[Form], ...]
 
-    def best(self, limit: int) -> tuple[float, list[Form]]:
-        """Return the fewest instructions in an arena of `limit` bytes, infinite where nothing fits, and the forms."""
+    def best(self, limit: int) -> tuple[float, list[_Choice]]:
+        """Return the fewest instructions in an arena of `limit` bytes, infinite where nothing fits, and the choices."""
         chosen = []
         for alive, forms in zip(self.alive, self.forms, strict=True):
             fitting = bisect.bisect_right(forms, limit - alive, key=lambda form: form.bytes)
             if not fitting:
                 return float("inf"), []
-            chosen.append(forms[fitting - 1])  # the larger is the quicker
-        return sum(form.instructions for form in chosen), chosen
+            chosen.append(_Choice(alive, forms, forms[fitting - 1]))  # the larger is the quicker
+        return sum(choice.form.instructions for choice in chosen), chosen
 
     def limits(self) -> Iterator[int]:
         """Yield the sizes of the arena at which another form begins to fit."""

@@ -49,7 +49,7 @@ class Program:
         """Return the definitions of common.c.in that a text uses, and those that they use."""
         file = (resources.files(__package__) / "templates" / "common.c.in").read_text(encoding="utf-8")
         parts = [part.split("\n", 1) for part in file.split("@@ ")[1:]]
-        wanted = {name for name, _ in parts if re.search(rf"\b{name}\b", text)}
+        wanted = {name for name, _ in parts if re.search(rf"\b{name}\b", text)}  # none uses another
         return "\n".join(body for name, body in parts if name in wanted)
 
 
