@@ -205,6 +205,34 @@ def _parser() -> argparse.ArgumentParser:
         help="fewest instructions (default), least flash, or smallest arena",
     )
 
+    emulate = command(
+        "emulate",
+        _command("emulate", "emulate"),
+        "run a network as firmware on an emulated microcontroller and measure it",
+        """\
+        Generates C, cross compiles it, boots it in QEMU and compares every logit with the reference. Exit status 1
+        where one differs, where memory outside was touched, or where --certify finds what it must not.""",
+    )
+    emulate.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
+    emulate.add_argument(
+        "--core", required=True, choices=("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "rv32ic", "rv32imc", "rv64")
+    )
+    emulate.add_argument(
+        "--data", metavar="DATA", help="name of a data set, or a folder of pictures (default: random pictures)"
+    )
+    _add_data_dir(emulate)
+    emulate.add_argument("--images", metavar="N", type=int, default=20, help="pictures (default: %(default)s)")
+    emulate.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="of the random pictures (default: %(default)s)"
+    )
+    emulate.add_argument("--optimise", choices=("size", "speed", "memory"), default="speed")
+    emulate.add_argument(
+        "--flags", metavar="FLAGS", default="", help="more flags for the compiler, such as --flags=-Os (default: -O2)"
+    )
+    emulate.add_argument("--certify", action="store_true", help="prove that nothing multiplies, divides or uses floats")
+    emulate.add_argument("--build", metavar="DIR", type=Path, help="keep what was generated, compiled and linked here")
+    emulate.add_argument("--out", metavar="FILE", type=Path, help="write the figures as JSON")
+
     recipes = command("recipes", _command("lists", "recipes"), "list the recipes that come with the package")
     recipes.add_argument("--keys", action="store_true", help="list every key of a recipe with its meaning and default")
     command("datasets", _command("lists", "datasets"), "list the data sets that bitwren knows")

@@ -6,6 +6,7 @@ BitwrenError
 ├── CheckpointError   a run folder or a checkpoint is missing or broken        exit status 1
 ├── TrainingError     training cannot go on (loss not finite, a worker died)   exit status 1
 ├── WriteError        a file cannot be written (disk full, no permission)      exit status 1
+├── ToolError         a compiler or an emulator is missing or failed           exit status 1
 └── ModelError        an integer network or its file is not well formed        exit status 1
 
 A message is one line: what, the value got, the value expected. The command line prints it without a traceback.
@@ -45,6 +46,10 @@ class TrainingError(BitwrenError):
 
 class WriteError(BitwrenError):
     """A file that cannot be written."""
+
+
+class ToolError(BitwrenError):
+    """A program of the system's, such as a cross compiler or an emulator, that is missing or failed."""
 
 
 class ModelError(BitwrenError):
