@@ -3,7 +3,7 @@
 import numpy as np
 
 from bitwren.deploy.generate_c.constants import Field
-from bitwren.deploy.generate_c.forms import Form, form_of
+from bitwren.deploy.generate_c.forms import form_of
 from bitwren.deploy.generate_c.program import NAME, Code, Program
 from bitwren.deploy.generate_c.steps import Step
 from bitwren.deploy.generate_c.template import render

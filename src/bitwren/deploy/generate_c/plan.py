@@ -15,7 +15,6 @@ from bitwren.deploy.generate_c.geometry import geometry_of
 from bitwren.deploy.generate_c.lookup import Lookup, lookups
 from bitwren.deploy.generate_c.steps import Step, Stored, is_pixels, joinable, joined, reader_counts, steps_of, stored
 from bitwren.errors import ModelError
-from bitwren.network import graph
 from bitwren.network.graph import Network
 
 WIDEST_TILES = (8, 4)  # words of sums that a processor's registers hold: of 13 to 16 registers, of 8
