@@ -3,11 +3,11 @@
 import numpy as np
 
 from bitwren.deploy.generate_c.constants import Field
-from bitwren.deploy.generate_c.forms import Form, form_of
+from bitwren.deploy.generate_c.forms import form_of
 from bitwren.deploy.generate_c.program import NAME, Code, Program
+from bitwren.deploy.generate_c.sink import Sink, sum_of_streams
 from bitwren.deploy.generate_c.steps import Step
 from bitwren.deploy.generate_c.template import render
-from bitwren.network.graph import INT16, Tensor
 
 
 def plain(program: Program, step: Step, tensors: dict[str, int], scratch: dict[str, int]) -> Code:
@@ -23,60 +23,9 @@ def plain(program: Program, step: Step, tensors: dict[str, int], scratch: dict[s
     return Code(kind, render(template, name=NAME, fields=fields, **values), fields)
 
 
-def sum_of_streams(value: str, reaches: tuple[int, int], other: str, others: tuple[int, int]) -> str:
-    """Return the C expression of value + other, clamped to int16 where the ranges say that it can pass it."""
-    total = f"{value} + {other}"
-    if reaches[0] + others[0] >= INT16[0] and reaches[1] + others[1] <= INT16[1]:
-        return f"({total})"
-    return f"clamp({total}, {INT16[0]}, {INT16[1]})"
-
-
 def one_or_each(values: np.ndarray) -> int | tuple[int, ...]:
     """Return the number, where all are the same, else all of them."""
     return int(values[0]) if (values == values[0]).all() else tuple(int(v) for v in values)
-
-
-class Sink:
-    """What comes after a convolution: a requantise, and perhaps another tensor that is added."""
-
-    def __init__(self, step: Step, sums: Tensor):
-        """sums: the range of the convolution's sums."""
-        self.step = step
-        self.sink = None if step.sink is None else form_of(step.sink, sums.low, sums.high)
-        other = step.other
-        self.adjust = None if step.adjust is None else form_of(step.adjust, other.tensor.low, other.tensor.high)
-        self.forms = [(f, name) for f, name in ((self.sink, "sink"), (self.adjust, "adjust")) if f is not None]
-
-    def value(self, total: str, other: str) -> str:
-        """Return the C expression of the result. other: of the value to add."""
-        result = total if self.sink is None else self.sink.value("sink", total)
-        if self.step.add is None:
-            return f"({result})"
-        return sum_of_streams(result, self.sink.reaches, self.term(other), self.others)
-
-    def term(self, other: str) -> str:
-        """Return the C expression of what is added."""
-        return other if self.adjust is None else self.adjust.value("adjust", other)
-
-    @property
-    def others(self) -> tuple[int, int]:
-        """The range of what is added."""
-        tensor = self.step.other.tensor
-        return (tensor.low, tensor.high) if self.adjust is None else self.adjust.reaches
-
-    @property
-    def seldom_clamps(self) -> bool:
-        """Whether all that is clamped is clamped to int16, so that one test tells for several values."""
-        if self.step.add is None or self.sink.kind == "general64":
-            return False
-        ends = (self.sink.low, self.sink.high)
-        return all(end in (None, limit) for end, limit in zip(ends, INT16, strict=True)) and self.leaving("", "") != []
-
-    def leaving(self, free: str, total: str) -> list[str]:
-        """Return the value before its clamp and the sum, where either can leave int16."""
-        low, high = self.sink.reaches[0] + self.others[0], self.sink.reaches[1] + self.others[1]
-        stays = (self.sink.low, self.sink.high) == (None, None) and low >= INT16[0] and high <= INT16[1]
-        return [] if stays else [free, total]
 
 
 def _score(program: Program, step: Step):
