@@ -6,8 +6,9 @@ from bitwren.deploy.generate_c.constants import Field
 from bitwren.deploy.generate_c.forms import form_of
 from bitwren.deploy.generate_c.program import NAME, Code, Program
 from bitwren.deploy.generate_c.sink import Sink, sum_of_streams
-from bitwren.deploy.generate_c.steps import Step
+from bitwren.deploy.generate_c.steps import Step, Stored
 from bitwren.deploy.generate_c.template import render
+from bitwren.network import graph
 
 
 def plain(program: Program, step: Step, tensors: dict[str, int], scratch: dict[str, int]) -> Code:
@@ -15,8 +16,9 @@ def plain(program: Program, step: Step, tensors: dict[str, int], scratch: dict[s
     places = [Field("uint32_t", "in_at", tensors[step.input.name]), Field("uint32_t", "out_at", tensors[step.writes.name])]
     if step.other is not None:
         places.append(Field("uint32_t", "other_at", tensors[step.other.name]))
-    if step.kind == "Score":
-        places.append(Field("uint32_t", "totals_at", scratch["totals"]))
+    if step.also is not None:
+        places.append(Field("uint32_t", "also_at", tensors[step.also.name]))
+    places += [Field("uint32_t", f"{name}_at", at) for name, at in scratch.items() if name != "state"]
     kind, template, fields, values = _KINDS[step.kind](program, step)
     fields = places + fields
     values |= dict(input_type=step.input.ctype, output_type=step.writes.ctype)
@@ -112,22 +114,42 @@ def _add(program: Program, step: Step):
     return "add_streams", "add_streams.c.in", [], values
 
 
-def _pool(program: Program, step: Step):
-    node, x, y = step.nodes[0], step.input, step.writes
+def _pool_row(program: Program, node: graph.Pool, x: Stored, y: Stored) -> tuple[str, dict]:
+    """Add the function that pools a row; return its name, and what the step's template asks."""
     values = dict(
         title=f"{x.channels} x {x.height} x {x.width} to {y.channels} x {y.height} x {y.width}",
         kind=node.kind,
-        top=node.padding[0],
         left=node.padding[1],
         row=x.row,
         channels=x.channels,
-        stored=y.channels,
         height=x.height,
         width=x.width,
-        rows=y.height,
         columns=y.width,
     )
-    return "pool", "pool.c.in", [], values
+    name = program.kernel("pool_row", "pool_row.c.in", **values, input_type=x.ctype, output_type=y.ctype)
+    return name, values
+
+
+def _pool(program: Program, step: Step):
+    node, y = step.nodes[0], step.writes
+    name, values = _pool_row(program, node, step.input, y)
+    return "pool", "pool.c.in", [], dict(values, pool=name, top=node.padding[0], stored=y.channels, rows=y.height)
+
+
+def _halve(program: Program, step: Step):
+    pool = next(node for node in step.nodes if isinstance(node, graph.Pool))
+    x, y = step.input, step.also
+    name, values = _pool_row(program, pool, x, y)
+    form = form_of(step.source, x.tensor.low, x.tensor.high)
+    values |= dict(
+        pool=name,
+        rows=y.height,
+        pooled_row=y.row,
+        before=form.before("own"),
+        each=form.each("own", "c"),
+        value=lambda v: form.value("own", v),
+    )
+    return "halve", "halve.c.in", form.fields("own"), values
 
 
 def _sum(program: Program, step: Step):
@@ -135,4 +157,12 @@ def _sum(program: Program, step: Step):
     return "sum", "sum.c.in", [], dict(channels=x.channels, height=x.height, width=x.width)
 
 
-_KINDS = {"Score": _score, "Multiply": _multiply, "Requantise": _requantise, "Add": _add, "Pool": _pool, "Sum": _sum}
+_KINDS = {
+    "Score": _score,
+    "Multiply": _multiply,
+    "Requantise": _requantise,
+    "Add": _add,
+    "Pool": _pool,
+    "Halve": _halve,
+    "Sum": _sum,
+}

@@ -8,17 +8,17 @@ from bitwren.network.graph import INT16, Tensor
 class Sink:
     """What comes after a convolution: a requantise, and perhaps another tensor that is added."""
 
-    def __init__(self, step: Step, sums: Tensor):
-        """sums: the range of the convolution's sums."""
-        self.step = step
+    def __init__(self, step: Step, sums: Tensor, name: str = "sink"):
+        """sums: the range of the convolution's sums. name: of the requantise's constants."""
+        self.step, self.name = step, name
         self.sink = None if step.sink is None else form_of(step.sink, sums.low, sums.high)
         other = step.other
         self.adjust = None if step.adjust is None else form_of(step.adjust, other.tensor.low, other.tensor.high)
-        self.forms = [(f, name) for f, name in ((self.sink, "sink"), (self.adjust, "adjust")) if f is not None]
+        self.forms = [(f, name) for f, name in ((self.sink, self.name), (self.adjust, "adjust")) if f is not None]
 
     def value(self, total: str, other: str) -> str:
         """Return the C expression of the result. other: of the value to add."""
-        result = total if self.sink is None else self.sink.value("sink", total)
+        result = total if self.sink is None else self.sink.value(self.name, total)
         if self.step.add is None:
             return f"({result})"
         return sum_of_streams(result, self.sink.reaches, self.term(other), self.others)
@@ -64,7 +64,7 @@ class Sink:
             return [f"out[j] = ({ctype}){values[0]};", f"out[j + {right}] = ({ctype}){values[1]};"]
         lines, leaving = [], []
         for side, total, other in zip(("left", "right"), (low, high), others, strict=True):
-            lines.append(f"const int32_t {side} = {self.sink.free('sink', total)};")
+            lines.append(f"const int32_t {side} = {self.sink.free(self.name, total)};")
             lines.append(f"int32_t {side}_sum = {side} + {self.term(other)};")
             leaving += self.leaving(side, f"{side}_sum")
         clamps = [
