@@ -190,7 +190,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
     generate.add_argument("-o", "--out", metavar="DIR", type=Path, required=True)
-    generate.add_argument("--layout", choices=("plain",), default="plain", help="of the folder (default: %(default)s)")
+    generate.add_argument(
+        "--layout",
+        choices=("plain", "arduino", "zephyr", "esp-idf", "cmake"),
+        default="plain",
+        help="of the folder (default: %(default)s)",
+    )
     generate.add_argument(
         "--optimise",
         choices=("speed", "size", "memory"),

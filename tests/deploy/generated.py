@@ -39,7 +39,7 @@ class Generated:
         self.files, self.arena_bytes = files, constant(files, "ARENA_BYTES")
         write(files, folder)
         library = folder / f"network-{compiler}{''.join(flags)}.so".replace("=", "").replace(",", "")
-        command = [compiler, *WARNINGS, *flags, "-fPIC", "-shared", "-o", library, folder / "network.c"]
+        command = [compiler, *WARNINGS, *flags, "-DNETWORK_SELFTEST", "-fPIC", "-shared", "-o", library, folder / "network.c"]
         compiled = subprocess.run(command, capture_output=True, text=True)
         assert compiled.returncode == 0, compiled.stderr
         self.library = ctypes.CDLL(str(library))
@@ -65,6 +65,10 @@ class Generated:
         assert scores[0] == scores[-1] == 12345
         assert (self.memory[:GUARD] == 0x5A).all() and (self.memory[GUARD + self.arena_bytes :] == 0x5A).all()
         return scores[1:-1]
+
+    def selftest(self):
+        """Return what network_selftest returns."""
+        return self.library.network_selftest(ctypes.c_void_p(self.memory.ctypes.data + GUARD))
 
     def run(self, pictures, **options):
         """Return the scores of pictures, int32 (N, classes)."""

@@ -52,7 +52,8 @@ def test_all_machines_agree(given):
     verification = verify(*given, seed=3)
     assert verification.equal
     assert [(r.machine, r.skipped) for r in verification.machines] == [(name, None) for name in MACHINES]
-    assert all(r.tensors == tuple(n.name for n in given[0].nodes) for r in verification.machines)
+    every = tuple(n.name for n in given[0].nodes)
+    assert [r.tensors for r in verification.machines] == [every, every, (given[0].logits,)]
 
 
 @pytest.mark.parametrize("at_once", [1, 10**5, 10**9])
@@ -131,6 +132,18 @@ def test_packages_that_are_not_installed(monkeypatch, package, machine, install)
         MACHINES[machine](NET)
 
 
+@pytest.mark.parametrize(
+    ("compiler", "path", "message"),
+    [("", "", "no C compiler found: install gcc or clang, or set CC"), ("nocc -m64", None, "the C compiler nocc cannot be run")],
+)
+def test_no_compiler(monkeypatch, compiler, path, message):
+    monkeypatch.setenv("CC", compiler)
+    if path is not None:
+        monkeypatch.setenv("PATH", path)
+    with pytest.raises(UsageError, match=message):
+        MACHINES["generated C"](NET)
+
+
 def test_made_up_pictures():
     pixels, names = made_up_pictures((2, 3, 5), 7)
     assert pixels.dtype == np.uint8 and pixels.shape == (len(names), 2, 3, 5) and len(set(names)) == len(names)
@@ -163,7 +176,8 @@ def model(tmp_path):
 def test_command_verify(model, capsys):
     assert main(["verify", str(model), "--seed", "4"]) == 0
     out = capsys.readouterr().out
-    assert out.count(f"equal: {len(NET.nodes)} tensors, every value") == len(MACHINES)
+    assert out.count(f"equal: {len(NET.nodes)} tensors, every value") == len(MACHINES) - 1
+    assert "generated C   equal: 1 tensor, every value" in out
     assert f"on 0 pictures and {COUNT} extreme and random ones (seed 4)" in out
 
 

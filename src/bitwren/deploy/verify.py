@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bitwren.deploy.export_onnx import onnx_bytes
+from bitwren.deploy.generate_c.host import compiled
 from bitwren.deploy.onnx_operators import LOGITS, require_onnx, tensor_names
 from bitwren.errors import ModelError, UsageError
 from bitwren.network import reference
@@ -96,7 +97,17 @@ def _onnx_runtime(network: Network) -> Machine:
     return run
 
 
-MACHINES: dict[str, Callable[[Network], Machine]] = {"PyTorch": _simulation, "ONNX Runtime": _onnx_runtime}
+def _generated_c(network: Network) -> Machine:
+    """The C for microcontrollers, compiled for this machine; it gives the logits."""
+    run = compiled(network)
+    return lambda pixels: {network.logits: run(pixels)[:, :, None, None]}
+
+
+MACHINES: dict[str, Callable[[Network], Machine]] = {
+    "PyTorch": _simulation,
+    "ONNX Runtime": _onnx_runtime,
+    "generated C": _generated_c,
+}
 
 
 def made_up_pictures(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, list[str]]:

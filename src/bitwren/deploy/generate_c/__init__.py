@@ -3,11 +3,10 @@
 from importlib.metadata import version
 
 from bitwren.deploy.generate_c.emit import c_files
+from bitwren.deploy.generate_c.layouts import LAYOUTS, laid_out
 from bitwren.deploy.generate_c.plan import OBJECTIVES, plan
 from bitwren.errors import unknown_name
 from bitwren.network.graph import Network
-
-LAYOUTS = ("plain",)
 
 
 def generate(
@@ -15,12 +14,12 @@ def generate(
 ) -> dict[str, bytes]:
     """Return the files of a C program that classifies as the network does: name to content, the same for the same call.
 
-    optimise: "speed", "size" or "memory". command: written into the files. Raises ModelError for a network that cannot
-    be planned, UsageError for another layout or objective.
+    layout: a key of LAYOUTS. optimise: a key of OBJECTIVES. command: written into the files. Raises ModelError for a
+    network that cannot be planned, UsageError for another layout or objective.
     """
     if layout not in LAYOUTS:
         raise unknown_name("layout", layout, LAYOUTS)
     if optimise not in OBJECTIVES:
         raise unknown_name("objective", optimise, OBJECTIVES)
-    files = c_files(network, plan(network, optimise), command, version("bitwren"))
+    files = laid_out(layout, c_files(network, plan(network, optimise), command, version("bitwren")), version("bitwren"))
     return {name: text.encode() for name, text in files.items()}

@@ -23,7 +23,8 @@ import numpy as np
 from bitwren.deploy.generate_c.geometry import Geometry
 from bitwren.network.graph import INT16, Conv, Tensor
 
-LARGEST_GROUP = 8
+LARGEST_GROUP, SMALLEST_GROUP = 8, 4  # where there are that many channels
+LARGEST_BLOCK = 64
 LARGEST_TABLE = 1 << 16  # bytes: an entry's place is 16 bits
 LARGEST_WINDOW = 7
 
@@ -105,6 +106,12 @@ class Lookup:
                     return bits
         return 0
 
+    @property
+    def segment_units(self) -> int:
+        """Units, or bytes, of the weights for one row of the window, all filters, one block."""
+        bits = self.geometry.filters * self.geometry.window * self.block
+        return bits // self.unit if self.unit else -(-bits // 8)
+
     def packed(self, weights: np.ndarray) -> np.ndarray:
         """Return the weights (O, F, F, C) as the units that the decoder reads; in flash, one bit for each weight.
 
@@ -130,14 +137,13 @@ def partition(channels: int, parts: int) -> tuple[int, ...]:
 def groupings(channels: int) -> tuple[tuple[tuple[int, ...], int], ...]:
     """Return the ways to cut channels into groups and blocks: (groups of a block, blocks)."""
     found = set()
-    for unit in {channels} | {u for u in (32, 16, 8) if channels % u == 0}:
-        for parts in range(-(-unit // LARGEST_GROUP), -(-unit // 3) + 1):
-            groups = partition(unit, parts)
-            for blocks in range(1, channels // unit + 1):
-                if (channels // unit) % blocks == 0:
-                    found.add((groups * (channels // unit // blocks), blocks))
-    for group in range(1, min(channels, LARGEST_GROUP) + 1):  # a group at a time, for little memory
-        found.add(((group,), -(-channels // group)))
+    sizes = [b for b in range(1, min(channels, LARGEST_BLOCK) + 1) if channels % b == 0]
+    if channels > LARGEST_BLOCK and sizes[-1] < LARGEST_BLOCK // 2:  # none that fits: the last block is filled up
+        sizes.append(LARGEST_BLOCK)
+    for block in sizes:
+        for unit in {block} | {u for u in (32, 16, 8) if block % u == 0}:
+            for parts in range(-(-unit // LARGEST_GROUP), -(-unit // SMALLEST_GROUP) + 1):
+                found.add((partition(unit, parts) * (block // unit), -(-channels // block)))
     return tuple(sorted(found))
 
 
@@ -166,6 +172,13 @@ def lookups(node: Conv, x: Tensor, geometries: Sequence[Geometry]) -> list[Looku
         if sums != "wide" or reaches[lookup.block] <= INT16[1]:
             found.append(lookup)
     return found
+
+
+def in_window(node: Conv, x: Tensor, lookup: Lookup) -> Lookup | None:
+    """Return the lookup for a Window step, where all rows of the window are added to one row of sums, or None."""
+    if lookup.sums == "split":
+        return dataclasses.replace(lookup, sums="wide") if block_reach(node, x, lookup.block) <= INT16[1] else None
+    return lookup
 
 
 def sums_of(node: Conv, x: Tensor) -> str:
