@@ -79,7 +79,7 @@ class Convolving:
             other=sink.step.other,
             before=[line for form, name in sink.forms for line in form.before(name)],
             each=[line for form, name in sink.forms for line in form.each(name, "o")],
-            parts=sink.parts(stage.g.filters),
+            nothing=sink.some_missing(stage.g.filters),
             pair=sink.pair,
             value=sink.value,
             uses_k=uses_k,
@@ -163,7 +163,7 @@ class _Rotating(Convolving):
             sides=self.sides(),
             tables=[kernels.table(self.program, stage.v) for stage in stages],
             adds=[kernels.add(self.program, stage.v) for stage in stages],
-            decodes=[kernels.decode(self.program, stage.v, stage.v.places) for stage in stages],
+            decodes=[kernels.decode(self.program, stage.v, stage.v.blocks * stage.v.geometry.window) for stage in stages],
             advance=[advance] if len(stages) == 1 else [following, advance],
             reversed=lambda items: list(reversed(items)),
         )

@@ -45,7 +45,7 @@ class _Windowed(Convolving):
             stage.unit_type, stage.units = f"uint{v.unit or 8}_t", v.segment_units
             stage.table = kernels.table(self.program, dataclasses.replace(v, blocks=1))
             stage.add = kernels.add(self.program, v)
-            stage.decode = kernels.decode(self.program, v, v.segment)
+            stage.decode = kernels.decode(self.program, v, 1)
             stage.clears = any(low is None and high is None for _, low, high in v.geometry.sources)
         fields, pointers = self.places(buffers)
         fields.append(Field("uint32_t", "sums_at", self.scratch["sums"]))

@@ -10,17 +10,23 @@ def table(program: Program, v: Lookup) -> str:
     """Add the function that makes the tables of a block and a tile; return its name."""
     columns, groups = v.geometry.table_columns, v.groups
     period = next(p for p in range(1, len(groups) + 1) if groups == groups[:p] * (len(groups) // p) and len(groups) % p == 0)
-    runs: list[list[int]] = []
-    for group in groups[:period]:
-        if runs and runs[-1][0] == group:
-            runs[-1][1] += 1
-        else:
-            runs.append([group, 1])
+    runs = _runs(groups[:period])
     repeats = len(groups) // period
     if len(runs) == 1:
         runs, repeats = [[runs[0][0], len(groups)]], 1
     values = dict(columns=columns, channels=v.channels, block=v.block, groups=groups, runs=runs, repeats=repeats)
     return program.kernel("table", "table.c.in", **values)
+
+
+def _runs(groups: tuple[int, ...]) -> list[list[int]]:
+    """Return sizes of groups with how many of that size follow each other."""
+    runs: list[list[int]] = []
+    for group in groups:
+        if runs and runs[-1][0] == group:
+            runs[-1][1] += 1
+        else:
+            runs.append([group, 1])
+    return runs
 
 
 def add(program: Program, v: Lookup) -> str:
@@ -37,11 +43,11 @@ def sum_type(v: Lookup) -> str:
     return "int32_t" if v.wide else "uint32_t"
 
 
-def decode(program: Program, v: Lookup, numbers: int) -> str:
-    """Add the function that makes lists of places of weights, that many numbers; return its name."""
+def decode(program: Program, v: Lookup, rows: int) -> str:
+    """Add the function that makes lists of places of weights, of so many rows of the window; return its name."""
     g, window = v.geometry, v.geometry.window
     bases = [4 + sum(4 * g.table_columns << group >> 1 for group in v.groups[:k]) for k in range(len(v.groups))]
-    values = dict(columns=g.table_columns, groups=v.groups, unit=v.unit, window=window, times=times, total=numbers)
+    values = dict(columns=g.table_columns, groups=v.groups, unit=v.unit, window=window, times=times)
     if v.unit:
         units, at = [], 0
         for number in range(v.block // v.unit):
@@ -53,7 +59,6 @@ def decode(program: Program, v: Lookup, numbers: int) -> str:
             units.append((number, fields))
         values |= dict(unit_type=f"uint{v.unit}_t", units=units, filters_end=False)
     else:
-        fields = list(zip(v.groups, bases, strict=True))
-        values |= dict(unit_type="uint8_t", fields=fields, filters=g.filters)
-        values |= dict(filters_end=g.filters * window * v.block % 8 != 0 and numbers > v.segment)
+        values |= dict(unit_type="uint8_t", runs=_runs(v.groups), filters=g.filters)
+        values |= dict(filters_end=rows > 1 and g.filters * window * v.block % 8 != 0)
     return program.kernel("decode", "decode.c.in", **values)

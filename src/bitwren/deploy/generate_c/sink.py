@@ -47,18 +47,14 @@ class Sink:
         stays = (self.sink.low, self.sink.high) == (None, None) and low >= INT16[0] and high <= INT16[1]
         return [] if stays else [free, total]
 
-    def parts(self, filters: int) -> list[tuple[int, int, bool]]:
-        """Return (filters, first of them, whether there is something to add): a pool's new channels are 0."""
-        other = self.step.other
-        if other is None:
-            return [(filters, 0, False)]
-        rest = [(filters - other.channels, other.channels, False)] if filters > other.channels else []
-        return [(other.channels, 0, True), *rest]
+    def some_missing(self, filters: int) -> bool:
+        """Return whether there is nothing to add to the last filters: a pool's new channels are 0."""
+        return self.step.other is not None and self.step.other.channels < filters
 
-    def pair(self, low: str, high: str, right: int, added: bool) -> list[str]:
+    def pair(self, low: str, high: str, right: int) -> list[str]:
         """Return the statements that give both pixels of a word. low, high: C expressions of their sums."""
         ctype = self.step.writes.ctype
-        others = ["(int32_t)other[j]", f"(int32_t)other[j + {right}]"] if added else ["0", "0"]
+        others = ["(int32_t)other[j]", f"(int32_t)other[j + {right}]"]
         if not self.seldom_clamps:
             values = [self.value(total, other) for total, other in zip((low, high), others, strict=True)]
             return [f"out[j] = ({ctype}){values[0]};", f"out[j + {right}] = ({ctype}){values[1]};"]

@@ -100,7 +100,7 @@ class Stage:
         return f"row{self.g.slot_ahead(u) % self.g.slots}"
 
     def condition(self, u: int) -> str | None:
-        """Return when input row y meets window row u of a row of the result; None where never."""
+        """Return when input row y meets window row u of a row of the result: None where never, "" where always."""
         g = self.g
         met = [y for y in range(g.height) if (y + g.top - u) % g.stride == 0 and 0 <= (y + g.top - u) // g.stride < g.rows]
         if not met:
@@ -116,7 +116,7 @@ class Stage:
             parts.append(f"y <= {met[-1]}u")
         elif met[-1] + 1 < g.height and g.stride == 1:
             parts.append(f"y != {g.height - 1}u")
-        return " && ".join(parts) or "1"
+        return " && ".join(parts)
 
     def starts(self, u: int):
         """Return a function that gives the arguments `from, step` of an addition, given when a block is the first."""
