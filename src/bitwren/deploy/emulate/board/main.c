@@ -42,6 +42,8 @@ struct record {
 };
 
 extern uint32_t stack_low[];
+/* The least room for the stack: the network's, and what this file and an interrupt take. It gets all that is left. */
+__attribute__((section(".stack"), used)) static uint32_t least_stack[(NETWORK_STACK_BYTES + 256u) / 4u];
 
 static struct {
     uint8_t before[GUARD];
