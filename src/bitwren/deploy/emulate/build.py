@@ -65,9 +65,7 @@ def build(
         (folder / name).write_bytes(content)
     with as_file(files("bitwren.deploy.emulate") / "board") as board:
         shutil.copytree(board, folder, dirs_exist_ok=True)
-    defined = ["-DBY_ROWS"] if selftest else []
-    if selftest and b"network_selftest" in sources["network.h"]:
-        defined.append("-DNETWORK_SELFTEST")
+    defined = ["-DNETWORK_SELFTEST"] if selftest else []
     run_tool([compiler, *flags, *defined, "-fstack-usage", "-c", "network.c", "-o", "network.o"], folder)
     for name in ("main", "memory"):
         run_tool([compiler, *core.flags, *_BOARD, *defined, "-c", f"{name}.c", "-o", f"{name}.o"], folder)
