@@ -18,7 +18,9 @@ test: $(VENV)/ready
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest
 
-$(VENV)/ready: pyproject.toml constraints.txt
+RUNTIME := runtime/CMakeLists.txt runtime/editable/CMakeLists.txt $(wildcard runtime/source/* runtime/include/*)
+
+$(VENV)/ready: pyproject.toml constraints.txt $(RUNTIME)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "bitwren needs Python 3.11 or newer, got: $$($(PYTHON) --version 2>&1)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
@@ -26,4 +28,5 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs src/bitwren/lib
+	find runtime/editable -mindepth 1 ! -name CMakeLists.txt -delete

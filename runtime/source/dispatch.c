@@ -14,6 +14,14 @@ static int bw_processor_has_avx2(void) {
 }
 #endif
 
+#if defined(BITWREN_HAS_AVX512)
+static int bw_processor_has_avx512(void) {
+    __builtin_cpu_init();
+    return bw_processor_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 static const bw_kernels *kernels_number(size_t index) {
 #define BW_KERNEL_SET(name, condition) \
     if (condition) {                   \

@@ -54,7 +54,10 @@ static int32_t want_plane(const bitwren_network *network, bw_draft *draft, int32
         if (plane->tensor == tensor && plane->codes == codes && same_blocks(&plane->blocks, &blocks)) return k;
     }
     const bw_tensor *t = tensor_of(network, tensor);
-    const size_t bytes = codes || (t->low >= INT16_MIN && t->high <= INT16_MAX) ? 2 : 4;
+    /* Of pixels each channel has its own zero. A zero point past a byte, though no code gets there, could not be told from
+     * another code. */
+    const int small = codes && t->zero != BW_NO_ZERO && t->high <= UINT8_MAX && t->zero <= UINT8_MAX;
+    const size_t bytes = small ? 1 : codes || (t->low >= INT16_MIN && t->high <= INT16_MAX) ? 2 : 4;
     if (tensor == BW_PIXELS) {
         for (int32_t k = 0; k < draft->step_count; k++) /* another form of the pictures, loaded in these blocks already */
             if (draft->steps[k].base == BW_PIXELS && same_blocks(&draft->steps[k].blocks, &blocks))

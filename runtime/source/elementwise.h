@@ -4,31 +4,74 @@ static const int16_t *int16_plane(const bw_plane *plane, const char *arena) {
     return (const int16_t *)(const void *)(arena + plane->offset);
 }
 
+/* ------------------------------------------------------------------ runs */
+
+/* Collects the values of a channel, vector after vector of a block, for the program: many at a time cost little more than
+ * one. */
+typedef struct {
+    const bw_program *program;
+    char *arena;
+    int32_t channel, columns, vector; /* columns: of the block; vector: number of the first in `value` */
+    values value;
+} block_run;
+
+INLINE void open_run(block_run *run, const bw_program *program, const bw_context *context, int32_t channel, int32_t columns) {
+    run->program = program; /* field by field: a list would clear all of `value` */
+    run->arena = context->arena;
+    run->channel = channel;
+    run->columns = columns;
+    run->vector = run->value.count = 0;
+}
+
+INLINE void finish_run(block_run *run) {
+    const int32_t count = run->value.count, y = run->vector / run->columns, x = run->vector % run->columns;
+    if (count > 0) finish_1x1(run->program, run->arena, run->channel, y, x, &run->value);
+    run->vector += count;
+    run->value.count = 0;
+}
+
+INLINE void add_to_run(block_run *run, W value) {
+    if (run->value.count == BW_MAX_RUN) finish_run(run);
+    run->value.is_wide = 1;
+    run->value.wide[run->value.count++] = value;
+}
+
+INLINE void finish_one(const bw_program *program, char *arena, int32_t channel, int32_t y, int32_t x, W value) {
+    values one;
+    one.wide[0] = value;
+    one.count = one.is_wide = 1;
+    finish_1x1(program, arena, channel, y, x, &one);
+}
+
 /* ------------------------------------------------------------------ convolutions by multiplication */
 
 /* Sums of `outputs` channels at output vector (y, x): products of pairs of channels, added in int32. */
 INLINE void multiply_window(const bw_direct *step, const bw_context *context, int32_t y, int32_t x, int32_t first,
                             const int32_t outputs) {
     const int32_t window = step->window, pairs = (step->channels + 1) / 2;
-    const size_t stride_c = step->input->channel_stride * BW_LANES, tap_weights = 2 * (size_t)pairs;
+    const int32_t bytes = (int32_t)step->input->bytes, zero = step->input->zero;
+    const size_t vector = BW_LANES * step->input->bytes, tap_weights = 2 * (size_t)pairs;
+    const size_t stride_c = step->input->channel_stride * vector;
     const size_t output_weights = (size_t)window * (size_t)window * tap_weights;
-    const int16_t *input = int16_plane(step->input, context->arena) + bw_inner(step->input, 0) * BW_LANES;
+    const char *input = context->arena + step->input->offset + bw_inner(step->input, 0) * vector;
     const int16_t *weights = step->weights + (size_t)first * output_weights;
     W sum[4];
     UNROLL for (int32_t o = 0; o < outputs; o++) sum[o] = w_set(0);
     for (int32_t v = 0; v < window; v++)
         for (int32_t u = 0; u < window; u++) {
-            const int16_t *from =
-                input + bw_step(step->input, y * step->stride - step->top + v, x * step->stride - step->left + u) * BW_LANES;
+            const char *from = input + bw_step(step->input, y * step->stride - step->top + v,
+                                               x * step->stride - step->left + u) * (ptrdiff_t)vector;
             for (int32_t pair = 0; pair < pairs; pair++, weights += 2) {
                 const size_t second = 2 * pair + 1 < step->channels ? stride_c : 0; /* odd: its weight is 0 */
-                const P both = v_pair(v_load(from), v_load(from + second));
+                const P both = v_pair(load_vector(from, bytes, zero), load_vector(from + second, bytes, zero));
                 UNROLL for (int32_t o = 0; o < outputs; o++)
                     sum[o] = w_add_products(sum[o], both, weights + (size_t)o * output_weights);
                 from += 2 * stride_c;
             }
         }
-    for (int32_t o = 0; o < outputs; o++) finish(&step->program, context->arena, first + o, y, x, sum[o]);
+    for (int32_t o = 0; o < outputs; o++) {
+        finish_one(&step->program, context->arena, first + o, y, x, sum[o]);
+    }
 }
 
 static void direct(const bw_direct *step, const bw_context *context, int32_t number) {
@@ -91,64 +134,54 @@ INLINE W pool_max(const bw_pool *step, const int16_t *from, size_t row_stride, i
     return w_widen(largest);
 }
 
-INLINE void count_inside(const bw_pool *step, int32_t y, int32_t x, int32_t *count) {
-    for (int32_t lane = 0; lane < BW_LANES; lane++) {
-        int32_t rows = 0, columns = 0;
-        for (int32_t k = 0; k < 3; k++) {
-            rows -= step->row_inside[(k * step->output_height + y) * BW_LANES + lane];
-            columns -= step->column_inside[(k * step->output_width + x) * BW_LANES + lane];
-        }
-        count[lane] = rows * columns > 0 ? rows * columns : 1; /* a lane outside the picture is never looked at */
-    }
-}
-
 static void pool(const bw_pool *step, const bw_context *context, int32_t channel) {
     const bw_plane *in = step->input;
     const size_t row_stride = in->row_stride * BW_LANES;
+    block_run run;
+    open_run(&run, &step->program, context, channel, step->output_width);
     for (int32_t y = 0; y < step->output_height; y++)
         for (int32_t x = 0; x < step->output_width; x++) {
-            W value = w_set(0); /* channels past the input's are 0 */
-            if (channel < step->channels) {
-                const ptrdiff_t at = bw_step(in, 2 * y - step->top, 2 * x - step->left);
-                const int16_t *from =
-                    int16_plane(in, context->arena) + ((ptrdiff_t)bw_inner(in, channel) + at) * BW_LANES;
-                int32_t count[BW_LANES];
-                switch ((bw_pool_kind)step->kind) {
-                case BW_BINOMIAL: value = pool_binomial(from, row_stride); break;
-                case BW_MAX: value = pool_max(step, from, row_stride, y, x); break;
-                case BW_MEAN:
-                    for (int32_t lane = 0; lane < BW_LANES; lane++) count[lane] = 9;
-                    value = rounded_mean(pool_sum(from, row_stride), count);
-                    break;
-                case BW_MEAN_REAL:
-                    count_inside(step, y, x, count);
-                    value = rounded_mean(pool_sum(from, row_stride), count);
-                    break;
-                }
+            if (channel >= step->channels) { /* channels past the input's are 0 */
+                add_to_run(&run, w_set(0));
+                continue;
             }
-            finish(&step->program, context->arena, channel, y, x, value);
+            const ptrdiff_t at = bw_step(in, 2 * y - step->top, 2 * x - step->left);
+            const int16_t *from = int16_plane(in, context->arena) + ((ptrdiff_t)bw_inner(in, channel) + at) * BW_LANES;
+            const int32_t *count = step->count + (size_t)(y * step->output_width + x) * BW_LANES;
+            switch ((bw_pool_kind)step->kind) {
+            case BW_BINOMIAL: add_to_run(&run, pool_binomial(from, row_stride)); break;
+            case BW_MAX: add_to_run(&run, pool_max(step, from, row_stride, y, x)); break;
+            case BW_MEAN:
+            case BW_MEAN_REAL: add_to_run(&run, rounded_mean(pool_sum(from, row_stride), count)); break;
+            }
         }
+    finish_run(&run);
 }
 
 /* ------------------------------------------------------------------ one value to one value */
 
 INLINE W plane_value(const bw_plane *plane, const char *arena, size_t vector) {
-    if (plane->bytes == 4) return w_load((const int32_t *)(const void *)(arena + plane->offset) + vector * BW_LANES);
-    return w_widen(v_load(int16_plane(plane, arena) + vector * BW_LANES));
+    const char *from = arena + plane->offset + vector * BW_LANES * plane->bytes;
+    if (plane->bytes == 4) return w_load((const int32_t *)(const void *)from);
+    return w_widen(load_vector(from, (int32_t)plane->bytes, plane->zero));
 }
 
 static void map(const bw_map *step, const bw_context *context, int32_t channel) {
     const W zero = w_set(step->zero != NULL ? step->zero[channel] : 0);
+    block_run run;
+    open_run(&run, &step->program, context, channel, step->input->block_width);
     for (int32_t y = 0; y < step->input->block_height; y++)
         for (int32_t x = 0; x < step->input->block_width; x++) {
             const size_t vector = bw_inner(step->input, channel) + (size_t)bw_step(step->input, y, x);
-            const W value = w_add(plane_value(step->input, context->arena, vector), zero);
-            finish(&step->program, context->arena, channel, y, x, value);
+            add_to_run(&run, w_add(plane_value(step->input, context->arena, vector), zero));
         }
+    finish_run(&run);
 }
 
 static void gather(const bw_gather *step, const bw_context *context, int32_t channel) {
     const int32_t *from = step->from;
+    block_run run;
+    open_run(&run, &step->program, context, channel, step->columns);
     for (int32_t vector = 0; vector < step->vectors; vector++, from += BW_LANES) {
         int32_t lanes[BW_LANES];
         if (step->input == NULL) {
@@ -157,6 +190,10 @@ static void gather(const bw_gather *step, const bw_context *context, int32_t cha
                 const int inside = from[lane] >= 0 && step->picture[lane] < context->pictures;
                 lanes[lane] = inside ? given[step->picture[lane] * step->picture_stride + (size_t)from[lane]] : 0;
             }
+        } else if (step->input->bytes == 1) { /* as they are, less their zero point */
+            const uint8_t *given = (const uint8_t *)(context->arena + step->input->offset);
+            given += (size_t)channel * step->channel_stride;
+            for (int32_t lane = 0; lane < BW_LANES; lane++) lanes[lane] = from[lane] >= 0 ? given[from[lane]] : 0;
         } else if (step->input->bytes == 4) {
             const int32_t *given = (const int32_t *)(const void *)(context->arena + step->input->offset);
             given += (size_t)channel * step->channel_stride;
@@ -165,8 +202,9 @@ static void gather(const bw_gather *step, const bw_context *context, int32_t cha
             const int16_t *given = int16_plane(step->input, context->arena) + (size_t)channel * step->channel_stride;
             for (int32_t lane = 0; lane < BW_LANES; lane++) lanes[lane] = from[lane] >= 0 ? given[from[lane]] : 0;
         }
-        finish(&step->program, context->arena, channel, vector / step->columns, vector % step->columns, w_load(lanes));
+        add_to_run(&run, w_load(lanes));
     }
+    finish_run(&run);
 }
 
 /* ------------------------------------------------------------------ sums over all positions */
@@ -177,8 +215,8 @@ static void make_sum_tables(const int32_t *total, int32_t channels, int32_t *tab
         tables[0] = 0;
         for (int32_t k = 0; k < 4 && c + k < channels; k++) tables[0] -= total[c + k];
         for (int32_t k = 0; k < 4; k++) {
-            const int32_t twice = c + k < channels ? 2 * total[c + k] : 0;
-            for (int32_t j = 0; j < 1 << k; j++) tables[j + (1 << k)] = tables[j] + twice;
+            const int32_t more = c + k < channels ? total[c + k] : 0;
+            for (int32_t j = 0; j < 1 << k; j++) tables[j + (1 << k)] = tables[j] + more + more; /* twice may not fit */
         }
     }
 }
@@ -224,6 +262,7 @@ static void sum(const bw_sum *step, const bw_context *context) {
         for (int32_t o = 0; o < step->outputs; o++)
             sums[o * BW_LANES + p * lanes_each] = one_sum(step, total, tables, o);
     }
-    for (int32_t o = 0; o < step->outputs; o++)
-        finish(&step->program, context->arena, o, 0, 0, w_load(sums + o * BW_LANES));
+    for (int32_t o = 0; o < step->outputs; o++) {
+        finish_one(&step->program, context->arena, o, 0, 0, w_load(sums + o * BW_LANES));
+    }
 }

@@ -3,7 +3,12 @@
  * Values are narrow, int16, wherever they fit - sums that were never spilled, codes, the stream - and wide, int32, elsewhere.
  *
  * Ranges. The plan chooses for each requantise, from the range of x, a way of computing m x + b that stays within int32:
- * for narrow x, products of int16; for wide x
+ * for narrow x
+ *
+ *     BW_AS_SUM     m = 1, and x + b may saturate to int16: what is cut off lies beyond the clamp
+ *     BW_AS_PRODUCT products of int16
+ *
+ * and for wide x
  *
  *     BW_SHIFT      m = 1
  *     BW_MULTIPLY   m x + b fits
@@ -12,121 +17,189 @@
  *     BW_WIDE       64 bits
  */
 
-/* The values of a tile: narrow or wide, all alike. */
+/* A run of tiles, each `columns` wide and of `vectors` vectors: row by row within a tile, and tile after tile to the right,
+ * then on in the tiles below. All vectors are narrow, or all are wide. */
+#define BW_MAX_RUN 16 /* vectors */
 typedef struct {
-    V narrow[BW_MAX_TILE];
-    W wide[BW_MAX_TILE];
+    V narrow[BW_MAX_RUN];
+    W wide[BW_MAX_RUN];
+    int32_t count;
     int is_wide;
 } values;
 
+/* For each vector k of a run whose tiles are of `vectors`. */
+#define EACH(x)                                                             \
+    for (int32_t first_ = 0; first_ < (x)->count; first_ += vectors)        \
+        UNROLL for (int32_t k = first_; k < first_ + vectors; k++)
+
 INLINE void make_narrow(values *x, const int32_t vectors) {
     if (!x->is_wide) return;
-    UNROLL for (int32_t i = 0; i < vectors; i++) x->narrow[i] = v_narrow(x->wide[i]);
+    EACH(x) x->narrow[k] = v_narrow(x->wide[k]);
     x->is_wide = 0;
 }
 
 INLINE void make_wide(values *x, const int32_t vectors) {
     if (x->is_wide) return;
-    UNROLL for (int32_t i = 0; i < vectors; i++) x->wide[i] = w_widen(x->narrow[i]);
+    EACH(x) x->wide[k] = w_widen(x->narrow[k]);
     x->is_wide = 1;
 }
 
-/* clamp(sum >> shift): narrow where the node's range is, for then saturation to int16 on the way changes nothing. */
-INLINE void shift_and_clamp(values *x, const W *sum, const bw_instruction *in, int32_t shift, const int32_t vectors) {
+INLINE void copy_values(values *to, const values *from, const int32_t vectors) {
+    to->count = from->count;
+    to->is_wide = from->is_wide;
+    if (from->is_wide) EACH(from) to->wide[k] = from->wide[k];
+    else EACH(from) to->narrow[k] = from->narrow[k];
+}
+
+/* x = clamp(wide >> shift): narrow where the node's range is, for then saturation to int16 on the way changes nothing. */
+INLINE void shift_and_clamp(values *x, const bw_instruction *in, int32_t shift, const int32_t vectors) {
     if (in->low < INT16_MIN || in->high > INT16_MAX) {
         const W low = w_set(in->low), high = w_set(in->high);
-        UNROLL for (int32_t i = 0; i < vectors; i++) x->wide[i] = w_min(w_max(w_shift(sum[i], shift), low), high);
-        x->is_wide = 1;
+        EACH(x) x->wide[k] = w_min(w_max(w_shift(x->wide[k], shift), low), high);
         return;
     }
     const V low = v_set((int16_t)in->low), high = v_set((int16_t)in->high);
-    UNROLL for (int32_t i = 0; i < vectors; i++)
-        x->narrow[i] = v_min(v_max(v_narrow(w_shift(sum[i], shift)), low), high);
+    EACH(x) x->narrow[k] = v_min(v_max(v_narrow(w_shift(x->wide[k], shift)), low), high);
     x->is_wide = 0;
 }
 
 INLINE void requantise_wide(values *x, const bw_instruction *in, int32_t channel, const int32_t vectors) {
     const int32_t multiplier = in->multiplier[channel];
     const W offset = w_set(in->offset[channel]);
-    W sum[BW_MAX_TILE];
     switch (in->action) {
-    case BW_SHIFT:
-        UNROLL for (int32_t i = 0; i < vectors; i++) sum[i] = w_add(x->wide[i], offset);
-        break;
+    case BW_SHIFT: EACH(x) x->wide[k] = w_add(x->wide[k], offset); break;
+    case BW_MULTIPLY: EACH(x) x->wide[k] = w_add(w_multiply(x->wide[k], w_set(multiplier)), offset); break;
     case BW_SPLIT: {
         const W mask = w_set((1 << in->split) - 1);
-        UNROLL for (int32_t i = 0; i < vectors; i++) {
-            const W lower = w_add(w_multiply_narrow(w_and(x->wide[i], mask), multiplier), offset);
-            sum[i] = w_add(w_multiply_narrow(w_shift(x->wide[i], in->split), multiplier), w_shift(lower, in->split));
+        EACH(x) {
+            const W lower = w_add(w_multiply_narrow(w_and(x->wide[k], mask), multiplier), offset);
+            x->wide[k] = w_add(w_multiply_narrow(w_shift(x->wide[k], in->split), multiplier), w_shift(lower, in->split));
         }
-        shift_and_clamp(x, sum, in, in->shift - in->split, vectors);
+        shift_and_clamp(x, in, in->shift - in->split, vectors);
         return;
     }
-    case BW_MULTIPLY:
-        UNROLL for (int32_t i = 0; i < vectors; i++) sum[i] = w_add(w_multiply(x->wide[i], w_set(multiplier)), offset);
-        break;
     default: /* BW_WIDE */
-        for (int32_t i = 0; i < vectors; i++) {
+        EACH(x) {
             int32_t lanes[BW_LANES];
-            w_store(lanes, x->wide[i]);
+            w_store(lanes, x->wide[k]);
             for (int32_t lane = 0; lane < BW_LANES; lane++) {
                 /* A shift of a negative number is the implementation's choice; every compiler we build with floors. */
                 const int64_t shifted = ((int64_t)multiplier * lanes[lane] + in->offset[channel]) >> in->shift;
                 lanes[lane] = (int32_t)(shifted < in->low ? in->low : shifted > in->high ? in->high : shifted);
             }
-            sum[i] = w_load(lanes);
+            x->wide[k] = w_load(lanes);
         }
-        shift_and_clamp(x, sum, in, 0, vectors);
+        shift_and_clamp(x, in, 0, vectors);
         return;
     }
-    shift_and_clamp(x, sum, in, in->shift, vectors);
+    shift_and_clamp(x, in, in->shift, vectors);
 }
 
 INLINE void requantise_narrow(values *x, const bw_instruction *in, int32_t channel, const int32_t vectors) {
+    if (in->narrow == BW_AS_SUM) {
+        const V offset = v_set((int16_t)in->offset[channel]), low = v_set((int16_t)in->low), high = v_set((int16_t)in->high);
+        EACH(x) x->narrow[k] = v_min(v_max(v_shift(v_add_saturating(x->narrow[k], offset), in->shift), low), high);
+        return;
+    }
+    const int32_t multiplier = in->multiplier[channel];
     const W offset = w_set(in->offset[channel]);
-    W sum[BW_MAX_TILE];
-    UNROLL for (int32_t i = 0; i < vectors; i++)
-        sum[i] = w_add(v_multiply(x->narrow[i], in->multiplier[channel]), offset);
-    shift_and_clamp(x, sum, in, in->shift, vectors);
+    if (in->low < INT16_MIN || in->high > INT16_MAX) {
+        EACH(x) x->wide[k] = w_add(v_multiply(x->narrow[k], multiplier), offset);
+        x->is_wide = 1;
+        shift_and_clamp(x, in, in->shift, vectors);
+        return;
+    }
+    const V low = v_set((int16_t)in->low), high = v_set((int16_t)in->high);
+    EACH(x) {
+        const W sum = w_shift(w_add(v_multiply(x->narrow[k], multiplier), offset), in->shift);
+        x->narrow[k] = v_min(v_max(v_narrow(sum), low), high);
+    }
 }
 
-/* Tile vector i is inner vector (y + i / columns, x + i % columns) of channel `channel`. */
+INLINE void next_tile(const bw_plane *plane, int32_t *y, int32_t *x, const int32_t vectors, const int32_t columns) {
+    *x += columns;
+    if (*x < plane->block_width) return;
+    *x = 0;
+    *y += vectors / columns;
+}
+
+/* Store vectors, less `zero`, in the channel whose first inner vector is at `inner`, and the halo vectors made of them. */
+INLINE void store_narrow(const bw_plane *plane, char *inner, int32_t y, int32_t x, const values *value, V zero,
+                         const int32_t vectors, const int32_t columns, const int32_t bytes) {
+    const bw_plane p = *plane; /* a copy: stores might change *plane, for all that a compiler knows */
+    for (int32_t first = 0; first < value->count; first += vectors) {
+        UNROLL for (int32_t i = 0; i < vectors; i++) {
+            const int32_t row = y + i / columns, column = x + i % columns;
+            const int32_t *halos = p.first_halo + (ptrdiff_t)row * p.block_width + column;
+            V stored = v_subtract(value->narrow[first + i], zero);
+            if (p.row_mask != NULL) stored = v_and(stored, inside_mask(&p, row, column));
+            if (bytes == 1) {
+                const B codes = b_narrow(stored);
+                b_store((uint8_t *)inner + bw_step(&p, row, column) * BW_LANES, codes);
+                for (const bw_halo *halo = p.halos + halos[0]; halo < p.halos + halos[1]; halo++)
+                    b_store((uint8_t *)inner + halo->target * BW_LANES, b_shuffle(codes, halo->shuffle));
+            } else {
+                int16_t *to = (int16_t *)(void *)inner;
+                v_store(to + bw_step(&p, row, column) * BW_LANES, stored);
+                for (const bw_halo *halo = p.halos + halos[0]; halo < p.halos + halos[1]; halo++)
+                    v_store(to + halo->target * BW_LANES, v_shuffle(stored, halo->shuffle));
+            }
+        }
+        next_tile(plane, &y, &x, vectors, columns);
+    }
+}
+
+INLINE void store_wide(const bw_plane *plane, int32_t *inner, int32_t y, int32_t x, const values *value,
+                       const int32_t vectors, const int32_t columns) {
+    for (int32_t first = 0; first < value->count; first += vectors) {
+        for (int32_t i = 0; i < vectors; i++) {
+            const int32_t row = y + i / columns, column = x + i % columns;
+            W stored = value->wide[first + i];
+            if (plane->row_mask != NULL) stored = w_and(stored, w_widen(inside_mask(plane, row, column)));
+            w_store(inner + bw_step(plane, row, column) * BW_LANES, stored);
+        }
+        next_tile(plane, &y, &x, vectors, columns);
+    }
+}
+
+INLINE void add_plane(const bw_plane *plane, const int16_t *inner, int32_t y, int32_t x, values *value,
+                      const int32_t vectors, const int32_t columns) {
+    for (int32_t first = 0; first < value->count; first += vectors) {
+        UNROLL for (int32_t i = 0; i < vectors; i++) {
+            const V other = v_load(inner + bw_step(plane, y + i / columns, x + i % columns) * BW_LANES);
+            value->narrow[first + i] = v_add_saturating(value->narrow[first + i], other);
+        }
+        next_tile(plane, &y, &x, vectors, columns);
+    }
+}
+
+/* The first tile of the run begins at inner vector (y, x) of `channel`. */
 INLINE void run_program(const bw_program *program, char *arena, int32_t channel, int32_t y, int32_t x, values *value,
                         const int32_t vectors, const int32_t columns) {
     values kept[BW_MAX_KEPT];
     for (const bw_instruction *in = program->instructions; in < program->instructions + program->count; in++) {
-        int16_t *inner = NULL;
-        if (in->plane != NULL && in->plane->bytes == 2)
-            inner = (int16_t *)(void *)(arena + in->plane->offset) + bw_inner(in->plane, channel) * BW_LANES;
+        char *inner = NULL; /* of the plane's channel */
+        if (in->plane != NULL) inner = arena + in->plane->offset + bw_inner(in->plane, channel) * BW_LANES * in->plane->bytes;
         switch (in->action) {
-        case BW_KEEP: kept[in->slot] = *value; break;
-        case BW_AGAIN: *value = kept[in->slot]; break;
+        case BW_KEEP: copy_values(&kept[in->slot], value, vectors); break;
+        case BW_AGAIN: copy_values(value, &kept[in->slot], vectors); break;
         case BW_ADD_PLANE:
             make_narrow(value, vectors);
-            UNROLL for (int32_t i = 0; i < vectors; i++) {
-                const ptrdiff_t at = bw_step(in->plane, y + i / columns, x + i % columns);
-                value->narrow[i] = v_add_saturating(value->narrow[i], v_load(inner + at * BW_LANES));
-            }
+            add_plane(in->plane, (const int16_t *)(void *)inner, y, x, value, vectors, columns);
             break;
-        case BW_STORE: {
-            if (inner != NULL) {
+        case BW_STORE:
+            if (in->plane->bytes == 4) {
+                make_wide(value, vectors);
+                store_wide(in->plane, (int32_t *)(void *)inner, y, x, value, vectors, columns);
+            } else {
                 make_narrow(value, vectors);
                 const V zero = v_set((int16_t)(in->zero != NULL ? in->zero[channel] : 0));
-                store_with_halo(in->plane, inner, y, x, value->narrow, zero, vectors, columns);
-                break;
-            }
-            make_wide(value, vectors);
-            int32_t *wide = (int32_t *)(void *)(arena + in->plane->offset) + bw_inner(in->plane, channel) * BW_LANES;
-            for (int32_t i = 0; i < vectors; i++) {
-                const int32_t row = y + i / columns, column = x + i % columns;
-                W inside = value->wide[i];
-                if (in->plane->row_mask != NULL) inside = w_and(inside, w_widen(inside_mask(in->plane, row, column)));
-                w_store(wide + bw_step(in->plane, row, column) * BW_LANES, inside);
+                if (in->plane->bytes == 1) store_narrow(in->plane, inner, y, x, value, zero, vectors, columns, 1);
+                else store_narrow(in->plane, inner, y, x, value, zero, vectors, columns, 2);
             }
             break;
-        }
         default:
-            if (in->narrow && !value->is_wide) {
+            if (in->narrow != BW_NEVER && !value->is_wide) {
                 requantise_narrow(value, in, channel, vectors);
             } else {
                 make_wide(value, vectors);
@@ -145,12 +218,4 @@ NOINLINE static void finish_2x2(const bw_program *program, char *arena, int32_t 
 }
 NOINLINE static void finish_4x1(const bw_program *program, char *arena, int32_t channel, int32_t y, int32_t x, values *value) {
     run_program(program, arena, channel, y, x, value, 4, 1);
-}
-
-/* One wide value. */
-static void finish(const bw_program *program, char *arena, int32_t channel, int32_t y, int32_t x, W value) {
-    values one;
-    one.wide[0] = value;
-    one.is_wide = 1;
-    finish_1x1(program, arena, channel, y, x, &one);
 }

@@ -19,7 +19,7 @@ typedef enum { BW_BINOMIAL, BW_MEAN, BW_MEAN_REAL, BW_MAX } bw_pool_kind;
 typedef struct {
     int32_t channels, height, width;
     int32_t low, high; /* no value lies outside, whatever the picture */
-    int32_t zero;      /* the code of real zero, or BW_NO_ZERO where it holds no codes; of pixels see bw_graph.zeros */
+    int32_t zero;      /* the code of real zero; BW_NO_ZERO where it holds no codes, or pixels whose channels' zeros differ */
 } bw_tensor;
 
 typedef struct {
@@ -37,9 +37,11 @@ typedef struct {
     /* requantise */
     const uint8_t *multipliers, *offsets; /* int16 and int32 per channel, or NULL where one serves all channels */
     int32_t multiplier, offset;           /* that one */
+    int32_t multiplier_count, offset_count; /* 1, or as many as channels */
     int32_t shift, low, high;             /* zero: see result.zero */
 
     bw_pool_kind pool;
+    int is_read; /* by a node after it */
 } bw_node;
 
 typedef struct {
@@ -56,6 +58,8 @@ typedef struct {
 bitwren_status bw_read_graph(const uint8_t *file, size_t bytes, const bitwren_memory *memory, bw_graph *graph,
                              bitwren_error *error);
 void bw_free_graph(bw_graph *graph);
+
+static inline int bw_input_count(const bw_node *node) { return node->op == BW_ADD ? 2 : 1; }
 
 static inline const bw_tensor *bw_input(const bw_graph *graph, const bw_node *node, int which) {
     const int32_t index = node->inputs[which];

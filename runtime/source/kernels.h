@@ -23,6 +23,9 @@ typedef enum {
     BW_STORE      /* plane = x - zero, with its halo, where the plane has int16; plane = x where it has int32 */
 } bw_action;
 
+/* How a requantise is computed where x is narrow (finish.h). */
+typedef enum { BW_NEVER, BW_AS_PRODUCT, BW_AS_SUM } bw_narrow;
+
 #define BW_MAX_KEPT 4
 
 typedef struct {
@@ -30,7 +33,7 @@ typedef struct {
     int32_t shift, low, high;
     int32_t split;                      /* BW_SPLIT: bits of the lower half */
     int32_t slot;                       /* BW_KEEP, BW_AGAIN: below BW_MAX_KEPT */
-    int32_t narrow;                     /* requantise: products of int16 do for every x that is int16 */
+    bw_narrow narrow;                   /* requantise: what does for every x that is int16 */
     const int32_t *multiplier, *offset; /* (channels) */
     const int32_t *zero;                /* (channels) for the codes that a convolution reads; NULL for 0 */
     const bw_plane *plane;
@@ -45,22 +48,33 @@ typedef struct {
 
 #define BW_MAX_TILE 4    /* vectors of a tile */
 #define BW_MAX_GROUP 5   /* channels that share a table: 2^5 sums */
+#define BW_HALVED_GROUP 6 /* channels that share half a table: 2^5 of 2^6 sums, the others are their negatives */
+#define BW_MAX_HALVED 2048 /* channels: beyond it, what negatives owe (bw_index_form) could crowd int16 sums */
 #define BW_MAX_TAPS 12   /* lookups for one index: 12 * 5 bits in a 64-bit word */
 #define BW_INDEX_SLACK 8 /* bytes that may be read past the last index */
 
 /* How 1-bit weights become indices. For a group of channels and each of their positions there is a table of all sums of
  * +-x; a weight's sign is a bit of the index. A set of groups is looked up together: one group under a window of
  * several taps, several groups under a window of one. Its lookups, (groups * window * window), are cut into chunks;
- * index (set, chunk, output) holds the chunk's lookups, `group` bits each, the first lowest. */
+ * index (set, chunk, output) holds the chunk's lookups, `group` bits each, the first lowest.
+ *
+ * A group of BW_HALVED_GROUP (only under a window of 3, on kernel sets that have it) keeps the entries whose highest bit
+ * is 0. Where it is 1, the other bits are inverted, and the sum is the entry's negative; kernels take its complement,
+ * which is 1 less, and start the sums of an output at the number of its negatives (`owed`). */
 typedef struct {
     int32_t channels, outputs, window;
-    int32_t group;       /* channels of a group: 4 or 5; the last group may have fewer */
+    int32_t group;       /* channels of a group: 4, 5 or BW_HALVED_GROUP; the last group may have fewer */
     int32_t set_groups;  /* groups of a set; the last set may have fewer */
     int32_t sets;
     int32_t chunks;      /* of a set */
     int32_t chunk_taps;  /* lookups of a chunk; the last may have fewer */
     int32_t index_bytes; /* of one index, little-endian, at most 8 */
 } bw_index_form;
+
+/* Bits of an index into a table. */
+static inline int32_t bw_index_bits(const bw_index_form *form) {
+    return form->group == BW_HALVED_GROUP ? form->group - 1 : form->group;
+}
 
 typedef enum { BW_TILE_1X1, BW_TILE_2X2, BW_TILE_4X1 } bw_tile;
 
@@ -82,7 +96,9 @@ typedef struct {
     bw_cut cut;
     bw_index_form form;
     const uint8_t *indices;
-    int32_t table_positions;            /* general window: tables of a set, each 32 << group bytes */
+    const int16_t *owed;                /* (outputs): where an output's sums start; NULL for 0 */
+    int16_t most_owed;                  /* of them */
+    int32_t table_positions;            /* tables that a tile needs at once */
     bw_program program;
 } bw_lookup;
 
@@ -100,6 +116,7 @@ typedef struct {
     int32_t top, left, channels, output_height, output_width;
     const int16_t *row_inside, *column_inside; /* (3, output_height, BW_LANES), (3, output_width, BW_LANES): -1 where the */
                                                /* window's row or column lies in the picture, else 0 */
+    const int32_t *count; /* means: (output_height, output_width, BW_LANES) what to divide by, 1 or more */
     bw_program program;
 } bw_pool;
 
@@ -145,6 +162,7 @@ typedef struct {
 
 typedef struct {
     const char *name;
+    int32_t has_halved; /* lookups of groups of BW_HALVED_GROUP */
     void (*lookup)(const bw_lookup *step, const bw_context *context, int32_t item);
     void (*direct)(const bw_direct *step, const bw_context *context, int32_t item);
     void (*pool)(const bw_pool *step, const bw_context *context, int32_t channel);

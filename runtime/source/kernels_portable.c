@@ -1,5 +1,6 @@
 /* Kernel set in plain C11: loops over lanes that a compiler turns into whatever vectors its target has. */
 #define KERNELS portable
+#define HAS_HALVED 0
 #include <stdint.h>
 #include <string.h>
 
@@ -27,6 +28,22 @@ typedef struct {
 #define FETCH(address) ((void)(address))
 #define EACH_LANE for (int32_t l = 0; l < BW_LANES; l++)
 
+typedef struct {
+    uint8_t lane[BW_LANES];
+} B;
+
+INLINE B b_narrow(V a) { /* the low bytes */
+    B r;
+    EACH_LANE r.lane[l] = (uint8_t)a.lane[l];
+    return r;
+}
+INLINE void b_store(uint8_t *to, B x) { memcpy(to, x.lane, sizeof x.lane); }
+INLINE B b_shuffle(B a, const bw_shuffle *shuffle) {
+    B r;
+    EACH_LANE r.lane[l] = shuffle->source[l] == BW_OUTSIDE ? 0 : a.lane[shuffle->source[l]];
+    return r;
+}
+
 INLINE V v_set(int16_t x) {
     V r;
     EACH_LANE r.lane[l] = x;
@@ -35,6 +52,12 @@ INLINE V v_set(int16_t x) {
 INLINE V v_load(const int16_t *from) {
     V r;
     memcpy(r.lane, from, sizeof r.lane);
+    return r;
+}
+/* Codes less their zero point, from bytes that are so modulo 256. */
+INLINE V v_load_codes(const uint8_t *from, int32_t zero) {
+    V r;
+    EACH_LANE r.lane[l] = (int16_t)((uint8_t)(from[l] + zero) - zero);
     return r;
 }
 INLINE void v_store(int16_t *to, V x) { memcpy(to, x.lane, sizeof x.lane); }
@@ -67,6 +90,10 @@ INLINE V v_min(V a, V b) {
 }
 INLINE V v_and(V a, V b) {
     EACH_LANE a.lane[l] = (int16_t)(a.lane[l] & b.lane[l]);
+    return a;
+}
+INLINE V v_shift(V a, int32_t right) {
+    EACH_LANE a.lane[l] = (int16_t)(a.lane[l] >> right);
     return a;
 }
 INLINE V v_select(V mask, V yes, V no) {

@@ -69,12 +69,11 @@ static int make_halo(bw_heap *heap, bw_plane *plane) {
                     const int32_t row = v * height + y, column = u * width + x;
                     if ((v == 0 && u == 0) || row < -plane->top || row >= height + plane->bottom) continue;
                     if (column < -plane->left || column >= width + plane->right) continue;
-                    halos[count].target = (int32_t)bw_step(plane, row, column);
-                    halos[count++].shuffle = (v - up) * across + u - west;
+                    halos[count].target = bw_step(plane, row, column);
+                    halos[count++].shuffle = &shuffles[(v - up) * across + u - west];
                 }
         }
     first[height * width] = count;
-    plane->shuffles = shuffles;
     plane->halos = halos;
     plane->first_halo = first;
     return 1;

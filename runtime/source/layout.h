@@ -1,6 +1,6 @@
 /* How a tensor lies in memory: pixels in the lanes of a vector.
  *
- * A vector holds BW_LANES values of one channel, int16 or int32, one from each block of the picture. The blocks form a
+ * A vector holds BW_LANES values of one channel, uint8, int16 or int32, one from each block of the picture. The blocks form a
  * grid (several pictures, where pictures are so small that one would not fill the lanes):
  *
  *     lane = (picture * grid_rows + block row) * grid_columns + block column
@@ -20,18 +20,18 @@ typedef struct {
     int32_t pictures, rows, columns; /* product BW_LANES */
 } bw_grid;
 
-/* Moves the lanes of a vector of int16: lane l of the result is lane source[l], or 0 where that is BW_OUTSIDE. */
+/* Moves the lanes of a vector: lane l of the result is lane source[l], or 0 where that is BW_OUTSIDE. */
 #define BW_OUTSIDE 0xFF
 typedef struct {
     uint8_t source[BW_LANES];
-    /* The same for bytes: where byte b of the result comes from within its own 16 bytes, and within the other 16, as byte
-     * shuffles want it: 0x80 makes a 0. */
+    /* The same for the bytes of int16: where byte b of the result comes from within its own 16 bytes, and within the other
+     * 16, as byte shuffles want it: 0x80 makes a 0. */
     uint8_t own[2 * BW_LANES], other[2 * BW_LANES];
 } bw_shuffle;
 
 typedef struct {
-    int32_t target; /* halo vector, in vectors from the channel's first inner one */
-    int32_t shuffle;
+    ptrdiff_t target; /* halo vector, in vectors from the channel's first inner one */
+    const bw_shuffle *shuffle;
 } bw_halo;
 
 /* A tensor's place. Vector (y, x) of channel c is number c * channel_stride + (y + top) * row_stride + x + left. */
@@ -41,9 +41,9 @@ typedef struct {
     int32_t block_height, block_width;   /* vectors; grid.rows * block_height >= height, columns likewise */
     int32_t top, left, bottom, right;    /* halo, vectors */
     size_t row_stride, channel_stride;   /* vectors */
-    size_t bytes;                        /* of a value: 2 or 4 */
+    size_t bytes;                        /* of a value: 1, 2 or 4 */
+    int32_t zero;                        /* bytes 1: codes of 0..255, stored as code - zero modulo 256, so that 0 is real zero */
     size_t offset;                       /* of the first vector in the arena, bytes */
-    const bw_shuffle *shuffles;          /* by number */
     const bw_halo *halos;                /* of all inner vectors, grouped by vector */
     const int32_t *first_halo;           /* (block_height * block_width + 1): where each group starts */
     const int16_t *row_mask, *column_mask; /* (block_height, BW_LANES), (block_width, BW_LANES): -1 inside the picture, */

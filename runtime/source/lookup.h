@@ -6,20 +6,22 @@
  *
  * Sums are int16 as long as they can be: |sum| <= the sum of |x| over the window so far, whatever the weights. That bound
  * is kept for each pixel, and before it could pass 32767 the sums are added to int32 ones and start again at 0. A value
- * of the table is at most group * 511, the sums of one chunk at most 12 * 5 * 511 = 30660.
+ * of the table is at most group * 511, the sums of one chunk at most 12 * 5 * 511 = 30660. Halved tables add what complements
+ * owe (bw_index_form), counted once in the bound: 9 * 6 * 511 + 9 * ceil(2048 / 6) = 30672.
  */
 
-/* Entry j of the table at `table` is the sum over k < channels of x_k where bit k of j is set, else -x_k.
- * x: the vectors, `stride` values apart. Returns the sum of |x_k|, int16. */
-INLINE V make_table(const int16_t *x, size_t stride, char *table, const int32_t channels) {
-    V twice[BW_MAX_GROUP], entry[8], lowest = v_set(0), reach = v_set(0);
+/* Entry j of the table at `table` is the sum over k < channels of x_k where bit k of j is set, else -x_k. Of six channels
+ * there are only the entries with bit 5 of j not set.
+ * x: the vectors, `stride` bytes apart, of a plane of `bytes`. Returns the sum of |x_k|, int16. */
+INLINE V make_table(const char *x, size_t stride, char *table, const int32_t channels, const int32_t bytes, int32_t zero) {
+    V twice[BW_HALVED_GROUP], entry[8], lowest = v_set(0), reach = v_set(0);
     UNROLL for (int32_t k = 0; k < channels; k++) {
-        const V value = v_load(x + (size_t)k * stride);
+        const V value = load_vector(x + (size_t)k * stride, bytes, zero);
         lowest = v_subtract(lowest, value);
         reach = v_add(reach, v_absolute(value));
         twice[k] = v_add(value, value);
     }
-    const int32_t lower = channels < 3 ? channels : 3; /* bits of j below those that `more` covers */
+    const int32_t lower = channels < 3 ? channels : 3; /* bits of j that `entry` covers */
     entry[0] = lowest;
     UNROLL for (int32_t k = 0; k < lower; k++)
         UNROLL for (int32_t j = 0; j < 1 << k; j++) entry[j + (1 << k)] = v_add(entry[j], twice[k]);
@@ -35,19 +37,44 @@ INLINE V make_table(const int16_t *x, size_t stride, char *table, const int32_t 
     return reach;
 }
 
-/* A column of `rows` tables, one above the other in memory and in the picture. */
-NOINLINE static void make_column(const int16_t *x, size_t row_stride, size_t stride, char *table, V *reach, int32_t rows,
-                                 int32_t group, int32_t channels) {
-    for (int32_t row = 0; row < rows; row++, x += row_stride, table += VECTOR << group) {
+/* Where a column of tables comes from: the strides from row to row and channel to channel, in bytes. */
+typedef struct {
+    size_t vector, row, channel;
+    int32_t zero;
+    int16_t one_byte; /* a plane of bytes 1 */
+} table_source;
+
+INLINE table_source open_source(const bw_plane *plane) {
+    const size_t vector = BW_LANES * plane->bytes;
+    return (table_source){vector, plane->row_stride * vector, plane->channel_stride * vector, plane->zero, plane->bytes == 1};
+}
+
+INLINE void make_tables(const char *x, const table_source *source, char *table, V *reach, int32_t rows, size_t table_bytes,
+                        int32_t channels, const int32_t bytes) {
+    const size_t stride = source->channel;
+    const int32_t zero = source->zero;
+    for (int32_t row = 0; row < rows; row++, x += source->row, table += table_bytes) {
         switch (channels) {
-        case 1: reach[row] = make_table(x, stride, table, 1); break;
-        case 2: reach[row] = make_table(x, stride, table, 2); break;
-        case 3: reach[row] = make_table(x, stride, table, 3); break;
-        case 4: reach[row] = make_table(x, stride, table, 4); break;
-        default: reach[row] = make_table(x, stride, table, 5); break;
+        case 1: reach[row] = make_table(x, stride, table, 1, bytes, zero); break;
+        case 2: reach[row] = make_table(x, stride, table, 2, bytes, zero); break;
+        case 3: reach[row] = make_table(x, stride, table, 3, bytes, zero); break;
+        case 4: reach[row] = make_table(x, stride, table, 4, bytes, zero); break;
+        case 5: reach[row] = make_table(x, stride, table, 5, bytes, zero); break;
+#if HAS_HALVED
+        default: reach[row] = make_table(x, stride, table, BW_HALVED_GROUP, bytes, zero); break;
+#endif
         }
     }
 }
+
+/* A column of `rows` tables, one above the other in memory and in the picture. */
+NOINLINE static void make_column(const char *x, const table_source *source, char *table, V *reach, int32_t rows,
+                                 size_t table_bytes, int32_t channels) {
+    if (source->one_byte) make_tables(x, source, table, reach, rows, table_bytes, channels, 1);
+    else make_tables(x, source, table, reach, rows, table_bytes, channels, 2);
+}
+
+#define TABLE_BYTES(group) ((size_t)VECTOR << ((group) == BW_HALVED_GROUP ? (group) - 1 : (group)))
 
 INLINE uint64_t load_index(const uint8_t *index) {
     uint64_t word;
@@ -68,7 +95,22 @@ typedef struct {
     V *bound;         /* (tiles, tile vectors) */
     V *reach;         /* (positions) */
     uint8_t *spilled; /* (tiles) */
+    int16_t most_owed;
 } lookup_item;
+
+INLINE void start_sums(const bw_lookup *step, lookup_item *item, const int32_t vectors) {
+    for (int32_t k = 0; k < item->tiles * vectors; k++) item->bound[k] = v_set(step->most_owed);
+    if (step->most_owed == 0) {
+        memset(item->sums, 0, (size_t)(item->tiles * item->outputs * vectors) * VECTOR);
+        return;
+    }
+    int16_t *sums = item->sums;
+    for (int32_t tile = 0; tile < item->tiles; tile++)
+        for (int32_t o = 0; o < item->outputs; o++) {
+            const V owed = v_set(step->owed[item->first + o]);
+            for (int32_t i = 0; i < vectors; i++, sums += BW_LANES) v_store(sums, owed);
+        }
+}
 
 INLINE lookup_item open_item(const bw_lookup *step, const bw_context *context, int32_t number) {
     const bw_cut *cut = &step->cut;
@@ -77,6 +119,7 @@ INLINE lookup_item open_item(const bw_lookup *step, const bw_context *context, i
     const int32_t tiles = step->output_width / columns - strip * cut->strip_tiles;
     const int32_t outputs = step->form.outputs - part * cut->part_outputs;
     lookup_item item;
+    item.most_owed = step->most_owed;
     item.y = number / cut->parts / cut->strips * rows;
     item.x = strip * cut->strip_tiles * columns;
     item.tiles = tiles < cut->strip_tiles ? tiles : cut->strip_tiles;
@@ -85,7 +128,7 @@ INLINE lookup_item open_item(const bw_lookup *step, const bw_context *context, i
     const size_t vectors = (size_t)(cut->strip_tiles * rows * columns), sums = vectors * (size_t)cut->part_outputs;
     char *scratch = context->scratch; /* in the order of bw_lookup_scratch */
     item.tables = scratch;
-    scratch += (size_t)step->table_positions * (VECTOR << step->form.group);
+    scratch += (size_t)step->table_positions * ((size_t)VECTOR << bw_index_bits(&step->form));
     item.reach = (V *)(void *)scratch;
     scratch += (size_t)step->table_positions * VECTOR;
     item.bound = (V *)(void *)scratch;
@@ -95,8 +138,7 @@ INLINE lookup_item open_item(const bw_lookup *step, const bw_context *context, i
     item.wide = (int32_t *)(void *)scratch;
     scratch += sums * 2 * VECTOR;
     item.spilled = (uint8_t *)scratch;
-    memset(item.bound, 0, vectors * VECTOR);
-    memset(item.sums, 0, (size_t)(item.tiles * item.outputs * rows * columns) * VECTOR);
+    start_sums(step, &item, rows * columns);
     memset(item.spilled, 0, (size_t)cut->strip_tiles);
     return item;
 }
@@ -111,7 +153,7 @@ static void spill(lookup_item *item, int32_t tile, int32_t vectors) {
         w_keep(wide, item->spilled[tile] ? w_add(w_recall(wide), more) : more);
         v_store(sums, v_set(0));
     }
-    for (int32_t i = 0; i < vectors; i++) item->bound[tile * vectors + i] = v_set(0);
+    for (int32_t i = 0; i < vectors; i++) item->bound[tile * vectors + i] = v_set(item->most_owed);
     item->spilled[tile] = 1;
 }
 
@@ -128,11 +170,12 @@ INLINE void keep_bound(lookup_item *item, int32_t tile, const V *more, const int
 INLINE void fetch_ahead(const bw_program *program, const char *arena, int32_t channel, int32_t y, int32_t x, const int32_t rows,
                         int32_t columns) {
     for (const bw_instruction *in = program->instructions; in < program->instructions + program->count; in++) {
-        if (in->plane == NULL || in->plane->bytes != 2 || channel >= in->plane->channels) continue;
-        const char *inner = arena + in->plane->offset + bw_inner(in->plane, channel) * VECTOR;
+        if (in->plane == NULL || channel >= in->plane->channels) continue;
+        const ptrdiff_t vector = (ptrdiff_t)(BW_LANES * in->plane->bytes);
+        const char *inner = arena + in->plane->offset + (ptrdiff_t)bw_inner(in->plane, channel) * vector;
         UNROLL for (int32_t row = 0; row < rows; row++) {
-            const char *from = inner + bw_step(in->plane, y + row, x) * VECTOR;
-            for (int32_t line = 0; line < columns * VECTOR; line += 64) FETCH(from + line);
+            const char *from = inner + bw_step(in->plane, y + row, x) * vector;
+            for (ptrdiff_t line = 0; line < columns * vector; line += 64) FETCH(from + line);
         }
     }
 }
@@ -145,16 +188,21 @@ INLINE void finish_tiles(const bw_lookup *step, const bw_context *context, looku
     for (int32_t o = 0; o < item->outputs; o++) {
         const size_t first = (size_t)(o * vectors) * BW_LANES;
         fetch_ahead(&step->program, context->arena, item->first + o + 2, item->y, item->x, rows, item->tiles * columns);
-        for (int32_t tile = 0; tile < item->tiles; tile++) {
-            const int16_t *sums = item->sums + first + (size_t)tile * next_tile;
-            const int32_t *wide = item->wide + first + (size_t)tile * next_tile;
-            values value;
-            UNROLL for (int32_t i = 0; i < vectors; i++) value.narrow[i] = v_load(sums + i * BW_LANES);
+        for (int32_t tile = 0, start = 0; tile < item->tiles; start = tile) {
+            values value; /* not = {...}: that would clear all of it */
+            value.count = 0;
             value.is_wide = item->spilled[tile];
-            if (value.is_wide)
-                UNROLL for (int32_t i = 0; i < vectors; i++)
-                    value.wide[i] = w_add(w_widen(value.narrow[i]), w_recall(wide + i * BW_LANES));
-            const int32_t x = item->x + tile * columns;
+            for (; tile < item->tiles && item->spilled[tile] == value.is_wide && value.count < BW_MAX_RUN; tile++) {
+                const int16_t *sums = item->sums + first + (size_t)tile * next_tile;
+                const int32_t *wide = item->wide + first + (size_t)tile * next_tile;
+                UNROLL for (int32_t i = 0; i < vectors; i++) {
+                    const V sum = v_load(sums + i * BW_LANES);
+                    if (value.is_wide) value.wide[value.count + i] = w_add(w_widen(sum), w_recall(wide + i * BW_LANES));
+                    else value.narrow[value.count + i] = sum;
+                }
+                value.count += vectors;
+            }
+            const int32_t x = item->x + start * columns;
             if (vectors == 1) finish_1x1(&step->program, context->arena, item->first + o, item->y, x, &value);
             else if (columns == 2) finish_2x2(&step->program, context->arena, item->first + o, item->y, x, &value);
             else finish_4x1(&step->program, context->arena, item->first + o, item->y, x, &value);
@@ -176,8 +224,8 @@ INLINE void count_time(const bw_context *context, bw_part part, double *since) {
 INLINE void look_up_3x3(const char *tables, const uint8_t *index, int16_t *sums, int32_t outputs, const int32_t rows,
                         const int32_t columns, const int32_t stride, const int32_t group, const int32_t phase) {
     const int32_t high = (rows - 1) * stride + 3, ring = (columns - 1) * stride + 3, vectors = rows * columns;
-    const int32_t index_bytes = (9 * group + 7) / 8;
-    const uint64_t mask = (((uint64_t)1 << group) - 1) * VECTOR;
+    const int32_t index_bytes = (9 * group + 7) / 8, table_bytes = (int32_t)TABLE_BYTES(group);
+    const uint64_t mask = (uint64_t)(table_bytes - VECTOR);
     for (int32_t o = 0; o < outputs; o++, index += index_bytes, sums += vectors * BW_LANES) {
         const uint64_t word = load_index(index);
         const char *entry[9];
@@ -187,12 +235,21 @@ INLINE void look_up_3x3(const char *tables, const uint8_t *index, int16_t *sums,
         }
         V sum[BW_MAX_TILE];
         UNROLL for (int32_t i = 0; i < vectors; i++) sum[i] = v_load(sums + i * BW_LANES);
+#if HAS_HALVED
+        const V all_bits = v_set_bits(word);
+#endif
         UNROLL for (int32_t t = 0; t < 9; t++) {
+#if HAS_HALVED
+            const V complements = v_spread_bit(all_bits, group * t + group - 1);
+#endif
             UNROLL for (int32_t i = 0; i < vectors; i++) {
                 const int32_t row = t / 3 + i / columns * stride;
                 const int32_t slot = (t % 3 + i % columns * stride + phase) % ring;
-                const int32_t at = (slot * high + row) * (VECTOR << group);
-                sum[i] = v_add(sum[i], v_load((const int16_t *)(const void *)(entry[t] + at)));
+                V found = v_load((const int16_t *)(const void *)(entry[t] + (slot * high + row) * table_bytes));
+#if HAS_HALVED
+                if (group == BW_HALVED_GROUP) found = v_xor(found, complements);
+#endif
+                sum[i] = v_add(sum[i], found);
             }
         }
         UNROLL for (int32_t i = 0; i < vectors; i++) v_store(sums + i * BW_LANES, sum[i]);
@@ -207,23 +264,23 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t
     const int32_t high = (rows - 1) * stride + 3, ring = (columns - 1) * stride + 3, vectors = rows * columns;
     const int32_t overlap = ring - columns * stride; /* columns of tables that the next tile uses again */
     const bw_index_form *form = &step->form;
-    const size_t row_stride = step->input->row_stride * BW_LANES, stride_c = step->input->channel_stride * BW_LANES;
-    const int16_t *input = (const int16_t *)(const void *)(context->arena + step->input->offset);
+    const table_source source = open_source(step->input);
+    const char *input = context->arena + step->input->offset;
     lookup_item item = open_item(step, context, number);
     const ptrdiff_t corner = bw_step(step->input, item.y * stride - step->top, item.x * stride - step->left);
     double since = context->seconds != NULL ? bw_seconds() : 0;
     for (int32_t set = 0; set < form->sets; set++) {
         const int32_t left = form->channels - set * group, channels = left < group ? left : group;
-        const int16_t *x = input + ((ptrdiff_t)bw_inner(step->input, set * group) + corner) * BW_LANES;
+        const char *x = input + ((ptrdiff_t)bw_inner(step->input, set * group) + corner) * (ptrdiff_t)source.vector;
         const uint8_t *index =
             step->indices + ((size_t)set * (size_t)form->outputs + (size_t)item.first) * (size_t)form->index_bytes;
         int32_t phase = 0;
         for (int32_t tile = 0; tile < item.tiles; tile++) {
             for (int32_t column = tile > 0 ? overlap : 0; column < ring; column++) {
                 const int32_t slot = (phase + column) % ring;
-                make_column(x + (size_t)(tile * columns * stride + column) * BW_LANES, row_stride, stride_c,
-                            item.tables + (size_t)(slot * high) * (VECTOR << group), item.reach + slot * high, high,
-                            group, channels);
+                make_column(x + (size_t)(tile * columns * stride + column) * source.vector, &source,
+                            item.tables + (size_t)(slot * high) * TABLE_BYTES(group), item.reach + slot * high, high,
+                            TABLE_BYTES(group), channels);
             }
             V more[BW_MAX_TILE];
             UNROLL for (int32_t i = 0; i < vectors; i++) {
@@ -292,6 +349,17 @@ LOOK_UP_3(4, 1, 2, 4)
 LOOK_UP_3(4, 1, 2, 5)
 LOOK_UP_5(2, 2, 2, 4)
 LOOK_UP_5(2, 2, 2, 5)
+#if HAS_HALVED
+LOOK_UP_3(1, 1, 1, 6)
+LOOK_UP_3(4, 1, 1, 6)
+LOOK_UP_4(2, 2, 1, 6)
+LOOK_UP_3(1, 1, 2, 6)
+LOOK_UP_3(4, 1, 2, 6)
+LOOK_UP_5(2, 2, 2, 6)
+#define OR_NULL(function) function
+#else
+#define OR_NULL(function) NULL
+#endif
 
 /* ------------------------------------------------------------------ any window */
 
@@ -317,9 +385,9 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, int32_t
     const bw_index_form *form = &step->form;
     const int32_t window = form->window, stride = step->stride, vectors = rows * columns;
     const int32_t high = (rows - 1) * stride + window, wide = (columns - 1) * stride + window;
-    const int32_t table_bytes = VECTOR << group;
-    const size_t row_stride = step->input->row_stride * BW_LANES, stride_c = step->input->channel_stride * BW_LANES;
-    const int16_t *input = (const int16_t *)(const void *)(context->arena + step->input->offset);
+    const int32_t table_bytes = (int32_t)TABLE_BYTES(group);
+    const table_source source = open_source(step->input);
+    const char *input = context->arena + step->input->offset;
     const uint8_t *index = step->indices;
     lookup_item item = open_item(step, context, number);
     /* Tables stand as the positions do, column by column; under a window of one, group by group. */
@@ -336,18 +404,19 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, int32_t
             for (int32_t g = 0; g < groups; g++) {
                 const int32_t c = first + g * group;
                 const int32_t channels = form->channels - c < group ? form->channels - c : group;
-                const int16_t *from = input + ((ptrdiff_t)bw_inner(step->input, c) + bw_step(step->input, y, x)) * BW_LANES;
+                const char *from =
+                    input + ((ptrdiff_t)bw_inner(step->input, c) + bw_step(step->input, y, x)) * (ptrdiff_t)source.vector;
                 if (window > 1) {
                     for (int32_t column = 0; column < wide; column++)
-                        make_column(from + (size_t)column * BW_LANES, row_stride, stride_c,
+                        make_column(from + (size_t)column * source.vector, &source,
                                     item.tables + (size_t)(column * high) * (size_t)table_bytes,
-                                    item.reach + column * high, high, group, channels);
+                                    item.reach + column * high, high, (size_t)table_bytes, channels);
                 } else {
                     for (int32_t i = 0; i < vectors; i++) {
                         const ptrdiff_t at = bw_step(step->input, i / columns * stride, i % columns * stride);
-                        make_column(from + at * BW_LANES, row_stride, stride_c,
+                        make_column(from + at * (ptrdiff_t)source.vector, &source,
                                     item.tables + (size_t)(g * vectors + i) * (size_t)table_bytes,
-                                    item.reach + g * vectors + i, 1, group, channels);
+                                    item.reach + g * vectors + i, 1, (size_t)table_bytes, channels);
                     }
                 }
             }
@@ -390,10 +459,13 @@ static void lookup(const bw_lookup *step, const bw_context *context, int32_t ite
     typedef void lookup_function(const bw_lookup *, const bw_context *, int32_t);
     static lookup_function *const any[3][2] = {
         {lookup_any_114, lookup_any_115}, {lookup_any_224, lookup_any_225}, {lookup_any_414, lookup_any_415}};
-    static lookup_function *const three[2][3][2] = {
-        {{lookup_1114, lookup_1115}, {lookup_2214, lookup_2215}, {lookup_4114, lookup_4115}},
-        {{lookup_1124, lookup_1125}, {lookup_2224, lookup_2225}, {lookup_4124, lookup_4125}}};
-    const int32_t five = step->form.group - 4;
-    if (step->form.window == 3) three[step->stride - 1][step->tile][five](step, context, item);
-    else any[step->tile][five](step, context, item);
+    static lookup_function *const three[2][3][3] = {{{lookup_1114, lookup_1115, OR_NULL(lookup_1116)},
+                                                     {lookup_2214, lookup_2215, OR_NULL(lookup_2216)},
+                                                     {lookup_4114, lookup_4115, OR_NULL(lookup_4116)}},
+                                                    {{lookup_1124, lookup_1125, OR_NULL(lookup_1126)},
+                                                     {lookup_2224, lookup_2225, OR_NULL(lookup_2226)},
+                                                     {lookup_4124, lookup_4125, OR_NULL(lookup_4126)}}};
+    const int32_t group = step->form.group - 4;
+    if (step->form.window == 3) three[step->stride - 1][step->tile][group](step, context, item);
+    else any[step->tile][group](step, context, item);
 }

@@ -1,11 +1,13 @@
 /* Opening and closing networks. */
 #include "network.h"
+#include "read.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-
+#define LEAST_PATH 64 /* bytes of a path, from its end, that a message holds at least */
 
 static int count_readers(bitwren_network *network) {
     const bw_graph *graph = &network->graph;
@@ -13,7 +15,7 @@ static int count_readers(bitwren_network *network) {
     if (network->readers == NULL) return 0;
     for (int32_t k = 0; k < graph->node_count; k++) {
         const bw_node *node = &graph->nodes[k];
-        for (int which = 0; which < (node->op == BW_ADD ? 2 : 1); which++) {
+        for (int which = 0; which < bw_input_count(node); which++) {
             const int32_t input = node->inputs[which];
             network->readers[input == BW_PIXELS ? graph->node_count : input]++;
         }
@@ -48,12 +50,22 @@ static int prepare(bitwren_network *network) {
             const bw_method method = bw_is_summed(graph, k, network->readers) ? BW_BY_SUM
                                      : node->weight_bits == 1                 ? BW_BY_LOOKUP
                                                                               : BW_BY_PRODUCT;
-            if (!bw_pack(&network->heap, graph, k, method, &network->packed[k])) return 0;
+            if (!bw_pack(&network->heap, graph, k, method, network->kernels, &network->packed[k])) return 0;
         }
         if (node->op == BW_REQUANTISE && !copy_constants(network, k)) return 0;
         node->weights = node->multipliers = node->offsets = NULL;
     }
     return 1;
+}
+
+static bitwren_status no_such_kernels(const char *name, bitwren_error *error) {
+    char known[128] = "";
+    const char *set = bitwren_kernels(0);
+    for (size_t k = 0; set != NULL; set = bitwren_kernels(++k)) {
+        const size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%s", k > 0 ? ", " : "", set);
+    }
+    return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "kernels: %.40s cannot run here, expected one of: %s", name, known);
 }
 
 bitwren_status bitwren_open(const void *file, size_t bytes, const bitwren_open_options *options,
@@ -64,9 +76,7 @@ bitwren_status bitwren_open(const void *file, size_t bytes, const bitwren_open_o
     *result = NULL;
     const char *name = options->kernels != NULL ? options->kernels : getenv("BITWREN_KERNELS");
     const bw_kernels *kernels = bw_find_kernels(name);
-    if (kernels == NULL)
-        return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "kernels: %.40s cannot run here, expected %s", name,
-                       bitwren_kernels(0));
+    if (kernels == NULL) return no_such_kernels(name, error);
     bw_heap heap;
     bw_heap_open(&heap, options->memory);
     bitwren_network *network = bw_take(&heap, 1, sizeof *network);
@@ -84,29 +94,57 @@ bitwren_status bitwren_open(const void *file, size_t bytes, const bitwren_open_o
     return status != BITWREN_OK ? status : bw_fail(error, BITWREN_NO_MEMORY, -1, "out of memory");
 }
 
+/* A regular file's size, or -1. Leaves the file at its beginning. */
+static long size_of(FILE *file) {
+    if (fseek(file, 0, SEEK_END) != 0) return -1;
+    const long size = ftell(file);
+    if (size == LONG_MAX || fseek(file, 0, SEEK_SET) != 0) return -1; /* LONG_MAX: of a folder, on Linux */
+    return size;
+}
+
+/* Memory for the whole file is taken only where its beginning is that of a .bwn file. */
+static bitwren_status open_stream(FILE *file, const bitwren_open_options *options, bitwren_network **network,
+                                  bitwren_error *error) {
+    const long size = size_of(file);
+    if (size < 0) return bw_fail(error, BITWREN_CANNOT_READ, -1, "not a regular file");
+    uint8_t beginning[BW_START];
+    const size_t bytes = (size_t)size, first = bytes < BW_START ? bytes : BW_START;
+    if (fread(beginning, 1, first, file) != first) return bw_fail(error, BITWREN_CANNOT_READ, -1, "cannot be read");
+    TRY(bw_check_start(beginning, bytes, error));
+    bw_heap heap;
+    bw_heap_open(&heap, options != NULL ? options->memory : NULL);
+    bitwren_status status;
+    char *content = bw_take(&heap, bytes, 1);
+    if (content == NULL) status = bw_fail(error, BITWREN_NO_MEMORY, -1, "out of memory");
+    else if (fseek(file, 0, SEEK_SET) != 0 || fread(content, 1, bytes, file) != bytes)
+        status = bw_fail(error, BITWREN_CANNOT_READ, -1, "cannot be read");
+    else status = bitwren_open(content, bytes, options, network, error);
+    bw_heap_close(&heap);
+    return status;
+}
+
+/* "path: message"; of a path that is too long for the rest of a message, the end. */
+static bitwren_status fail_at(bitwren_error *error, const char *path, const bitwren_error *inner) {
+    const size_t room = sizeof inner->message, needed = strlen(inner->message) + sizeof ": ...";
+    const size_t most = needed + LEAST_PATH < room ? room - needed : LEAST_PATH;
+    size_t length = strlen(path);
+    const char *dots = length > most ? "..." : "";
+    for (; length > most || (*dots != 0 && (*path & 0xC0) == 0x80); length--) path++; /* never from within a character */
+    return bw_fail(error, inner->status, inner->node, "%s%s: %s", dots, path, inner->message);
+}
+
 bitwren_status bitwren_open_file(const char *path, const bitwren_open_options *options, bitwren_network **network,
                                  bitwren_error *error) {
     if (path == NULL || network == NULL) return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "a pointer is NULL");
     *network = NULL;
+    bitwren_error inner;
     FILE *file = fopen(path, "rb");
-    if (file == NULL) return bw_fail(error, BITWREN_CANNOT_READ, -1, "%.200s: cannot be opened", path);
-    bitwren_status status = BITWREN_CANNOT_READ;
-    bw_heap heap;
-    bw_heap_open(&heap, options != NULL ? options->memory : NULL);
-    long size = -1;
-    if (fseek(file, 0, SEEK_END) == 0) size = ftell(file);
-    if (size < 0 || fseek(file, 0, SEEK_SET) != 0) {
-        bw_fail(error, status, -1, "%.200s: not a regular file", path);
-    } else {
-        char *content = bw_take(&heap, (size_t)size, 1);
-        if (content == NULL) status = bw_fail(error, BITWREN_NO_MEMORY, -1, "%.200s: out of memory", path);
-        else if (fread(content, 1, (size_t)size, file) != (size_t)size)
-            bw_fail(error, status, -1, "%.200s: cannot be read", path);
-        else status = bitwren_open(content, (size_t)size, options, network, error);
-    }
-    bw_heap_close(&heap);
-    fclose(file);
-    return status;
+    const bitwren_status status = file != NULL ? open_stream(file, options, network, &inner)
+                                               : bw_fail(&inner, BITWREN_CANNOT_READ, -1, "cannot be opened");
+    if (file != NULL) fclose(file);
+    if (status == BITWREN_OK) return status;
+    if (status == BITWREN_BAD_ARGUMENT) return bw_fail(error, status, -1, "%s", inner.message);
+    return fail_at(error, path, &inner);
 }
 
 void bitwren_close(bitwren_network *network) {

@@ -15,7 +15,9 @@ typedef enum {
 typedef struct {
     bw_method method;
     bw_index_form form;
-    const uint8_t *indices; /* bw_lookup */
+    const uint8_t *indices; /* bw_lookup; owed and most_owed too */
+    const int16_t *owed;
+    int16_t most_owed;
     const int16_t *pairs;   /* bw_direct */
     const uint8_t *bits;    /* bw_sum */
     const int8_t *weights;  /* bw_sum */
@@ -35,8 +37,9 @@ struct bitwren_network {
     bw_heap heap;
 };
 
-/* pack.c: choose the method and make the weights ready. Returns 0 for want of memory. */
-int bw_pack(bw_heap *heap, const bw_graph *graph, int32_t node, bw_method method, bw_packed *packed);
+/* pack.c: choose the method and make the weights ready for those kernels. Returns 0 for want of memory. */
+int bw_pack(bw_heap *heap, const bw_graph *graph, int32_t node, bw_method method, const bw_kernels *kernels,
+            bw_packed *packed);
 
 /* Whether the only reader of a 1x1 convolution is a sum. */
 int bw_is_summed(const bw_graph *graph, int32_t node, const int32_t *readers);

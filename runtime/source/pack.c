@@ -12,18 +12,24 @@ double bw_lookup_cycles(int32_t channels, int32_t outputs, int32_t window, int32
     double cycles = 0;
     for (int32_t c = 0; c < channels; c += group) {
         const int32_t n = channels - c < group ? channels - c : group;
-        cycles += new_positions * (8 + 1.1 * (1 << n)) + outputs * (2 + window * window * (0.4 + 0.55 * vectors));
+        const int32_t entries = 1 << (n < BW_HALVED_GROUP ? n : n - 1);
+        const double lookup = group < BW_HALVED_GROUP ? 0.4 + 0.55 * vectors : 0.6 + 0.58 * vectors;
+        cycles += new_positions * (8 + 1.1 * entries) + outputs * (2 + window * window * lookup);
     }
     return cycles;
 }
 
-static bw_index_form choose_form(const bw_node *node, int32_t channels) {
+static bw_index_form choose_form(const bw_node *node, int32_t channels, const bw_kernels *kernels) {
     const int32_t window = node->window, outputs = node->result.channels;
     const double positions = window == 1 ? 4 : (window + 3 * node->stride) * window * 0.5;
     const double four = bw_lookup_cycles(channels, outputs, window, 4, 4, positions);
     const double five = bw_lookup_cycles(channels, outputs, window, 5, 4, positions);
     bw_index_form form = {.channels = channels, .outputs = outputs, .window = window};
     form.group = channels > 4 && five < four ? 5 : 4;
+    if (kernels->has_halved && window == 3 && channels > BW_MAX_GROUP && channels <= BW_MAX_HALVED) {
+        const double six = bw_lookup_cycles(channels, outputs, window, BW_HALVED_GROUP, 4, positions);
+        if (six < five && six < four) form.group = BW_HALVED_GROUP;
+    }
     const int32_t groups = (channels + form.group - 1) / form.group;
     form.set_groups = window == 1 ? (groups < SET_GROUPS ? groups : SET_GROUPS) : 1;
     form.sets = (groups + form.set_groups - 1) / form.set_groups;
@@ -43,29 +49,46 @@ static uint32_t bits_at(const uint8_t *bits, size_t from, int32_t count) {
     return word >> shift & ((1u << count) - 1);
 }
 
-static int pack_indices(bw_heap *heap, const bw_node *node, int32_t channels, bw_packed *packed) {
-    const bw_index_form form = packed->form = choose_form(node, channels);
+/* One bit for each channel of a group becomes a lookup's index; *owed counts negatives. */
+static uint32_t index_of(uint32_t bits, const bw_index_form *form, int16_t *owed) {
+    if (form->group != BW_HALVED_GROUP) return bits;
+    const uint32_t negative = bits >> (BW_HALVED_GROUP - 1) & 1; /* as likely as not: no branch */
+    *owed = (int16_t)(*owed + (int16_t)negative);
+    return bits ^ ((negative << (BW_HALVED_GROUP - 1)) - negative);
+}
+
+static int pack_indices(bw_heap *heap, const bw_node *node, int32_t channels, const bw_kernels *kernels,
+                        bw_packed *packed) {
+    const bw_index_form form = packed->form = choose_form(node, channels, kernels);
     const size_t indices = (size_t)form.sets * (size_t)form.chunks * (size_t)form.outputs;
     if (indices > (SIZE_MAX - BW_INDEX_SLACK) / (size_t)form.index_bytes) return 0;
     uint8_t *to = bw_take(heap, indices * (size_t)form.index_bytes + BW_INDEX_SLACK, 1);
-    if (to == NULL) return 0;
+    int16_t *owed = bw_take(heap, (size_t)form.outputs, sizeof *owed);
+    if (to == NULL || owed == NULL) return 0;
     packed->indices = to;
-    const int32_t area = form.window * form.window;
+    packed->owed = owed;
+    const int32_t area = form.window * form.window, lookups = form.set_groups * area;
     const size_t filter = (size_t)area * (size_t)channels;
     for (int32_t set = 0; set < form.sets; set++)
-        for (int32_t chunk = 0; chunk < form.chunks; chunk++)
+        for (int32_t chunk = 0; chunk < form.chunks; chunk++) {
+            const int32_t start = chunk * form.chunk_taps, left = lookups - start; /* of the set's lookups */
+            const int32_t taps = left < form.chunk_taps ? left : form.chunk_taps;
             for (int32_t o = 0; o < form.outputs; o++, to += form.index_bytes) {
                 uint64_t word = 0;
-                for (int32_t k = 0; k < form.chunk_taps; k++) {
-                    const int32_t lookup = chunk * form.chunk_taps + k; /* of the set's */
-                    const int32_t first = (set * form.set_groups + lookup / area) * form.group;
+                int32_t tap = start % area, first = (set * form.set_groups + start / area) * form.group;
+                for (int32_t k = 0; k < taps && first < channels; k++) {
                     const int32_t count = channels - first < form.group ? channels - first : form.group;
-                    if (lookup >= form.set_groups * area || count <= 0) break;
-                    const size_t at = (size_t)o * filter + (size_t)(lookup % area) * (size_t)channels + (size_t)first;
-                    word |= (uint64_t)bits_at(node->weights, at, count) << (k * form.group);
+                    const size_t at = (size_t)o * filter + (size_t)tap * (size_t)channels + (size_t)first;
+                    word |= (uint64_t)index_of(bits_at(node->weights, at, count), &form, &owed[o]) << (k * form.group);
+                    if (++tap < area) continue;
+                    tap = 0;
+                    first += form.group;
                 }
                 for (int32_t byte = 0; byte < form.index_bytes; byte++) to[byte] = (uint8_t)(word >> (8 * byte));
             }
+        }
+    for (int32_t o = 0; o < form.outputs; o++)
+        if (owed[o] > packed->most_owed) packed->most_owed = owed[o];
     return 1;
 }
 
@@ -112,7 +135,8 @@ int bw_is_summed(const bw_graph *graph, int32_t node, const int32_t *readers) {
     return 0;
 }
 
-int bw_pack(bw_heap *heap, const bw_graph *graph, int32_t number, bw_method method, bw_packed *packed) {
+int bw_pack(bw_heap *heap, const bw_graph *graph, int32_t number, bw_method method, const bw_kernels *kernels,
+            bw_packed *packed) {
     const bw_node *node = &graph->nodes[number];
     const int32_t channels = bw_input(graph, node, 0)->channels;
     const int64_t tables = (int64_t)node->window * node->window * (32 << BW_MAX_GROUP);
@@ -120,7 +144,7 @@ int bw_pack(bw_heap *heap, const bw_graph *graph, int32_t number, bw_method meth
     packed->method = method;
     if (method == BW_BY_LOOKUP && tables > LARGEST_WINDOW_TABLES) packed->method = BW_BY_PRODUCT;
     switch (packed->method) {
-    case BW_BY_LOOKUP: return pack_indices(heap, node, channels, packed);
+    case BW_BY_LOOKUP: return pack_indices(heap, node, channels, kernels, packed);
     case BW_BY_PRODUCT: return pack_pairs(heap, node, channels, packed);
     case BW_BY_SUM: return pack_for_sum(heap, node, channels, packed);
     }

@@ -91,7 +91,7 @@ static int make_planes(maker *m) {
         *plane = (bw_plane){.channels = t->channels, .height = t->height, .width = t->width,
                             .grid = from->blocks.grid, .block_height = from->blocks.block_height,
                             .block_width = from->blocks.block_width, .top = from->halo[0], .left = from->halo[1],
-                            .bottom = from->halo[2], .right = from->halo[3], .bytes = from->bytes};
+                            .bottom = from->halo[2], .right = from->halo[3], .bytes = from->bytes, .zero = t->zero};
         if (!bw_lay_out(&m->plan->heap, plane)) return 0;
     }
     return place_planes(m, draft->planes);
@@ -123,6 +123,14 @@ static int can_split(const bw_constants *constants, int32_t channels, int64_t lo
     return 1;
 }
 
+/* Whether BW_AS_SUM gives what the node does: a sum cut off at int16's ends is beyond `low` or `high` after the shift too. */
+static int can_sum(const bw_node *node, const bw_constants *constants, int32_t channels) {
+    if (node->shift > 15 || INT16_MAX >> node->shift < node->high || INT16_MIN >> node->shift > node->low) return 0;
+    for (int32_t c = 0; c < channels; c++)
+        if (constants->multiplier[c] != 1 || constants->offset[c] < INT16_MIN || constants->offset[c] > INT16_MAX) return 0;
+    return 1;
+}
+
 static bw_instruction requantise(const maker *m, int32_t number) {
     const bw_node *node = &m->network->graph.nodes[number];
     const bw_tensor *in = bw_input(&m->network->graph, node, 0);
@@ -130,7 +138,8 @@ static bw_instruction requantise(const maker *m, int32_t number) {
     const int32_t channels = in->channels;
     bw_instruction to = {.low = node->low, .high = node->high, .multiplier = constants->multiplier, .offset = constants->offset};
     const int32_t low = in->low > INT16_MIN ? in->low : INT16_MIN, high = in->high < INT16_MAX ? in->high : INT16_MAX;
-    to.narrow = node->shift <= 31 && (low > high || fits_all(constants, channels, low, high, 0));
+    if (node->shift <= 31 && (low > high || fits_all(constants, channels, low, high, 0))) to.narrow = BW_AS_PRODUCT;
+    if (can_sum(node, constants, channels)) to.narrow = BW_AS_SUM;
     to.action = BW_WIDE;
     to.shift = node->shift;
     if (node->shift <= 31 && fits_all(constants, channels, in->low, in->high, 0)) {
@@ -218,15 +227,16 @@ static void make_conv(const maker *m, const bw_draft_step *from, bw_step_plan *s
     const bw_node *node = &m->network->graph.nodes[from->conv];
     const bw_packed *packed = &m->network->packed[from->conv];
     const bw_sliding sliding = bw_sliding_of(m->network, from->conv);
-    const bw_tile tile = step->kind == BW_LOOKUP ? bw_best_tile(&from->blocks, &sliding) : BW_TILE_1X1;
-    const bw_cut cut = bw_best_cut(&from->blocks, &sliding, tile, m->threads);
+    bw_tile tile;
+    const bw_cut cut = bw_best_cut(&from->blocks, &sliding, &tile, m->threads);
     const bw_blocks *b = &from->blocks;
     step->items = cut.tile_rows * cut.strips * cut.parts;
     if (step->kind == BW_LOOKUP) {
         bw_lookup *to = &step->as.lookup;
         *to = (bw_lookup){.input = &m->planes[from->input], .output_height = b->block_height, .output_width = b->block_width,
                           .stride = node->stride, .top = node->padding[0], .left = node->padding[1], .tile = tile,
-                          .cut = cut, .form = packed->form, .indices = packed->indices};
+                          .cut = cut, .form = packed->form, .indices = packed->indices, .owed = packed->owed,
+                          .most_owed = packed->most_owed};
         to->table_positions = padded_positions(to);
         const size_t scratch = bw_lookup_scratch(to);
         if (scratch > m->plan->scratch_bytes) m->plan->scratch_bytes = scratch;
@@ -262,6 +272,20 @@ static int make_inside(maker *m, const bw_node *node, const bw_draft_step *from,
         }
     pool->row_inside = rows;
     pool->column_inside = columns;
+    int32_t *count = bw_take(&m->plan->heap, (size_t)b->block_height * (size_t)b->block_width * BW_LANES, sizeof *count);
+    if (count == NULL) return 0;
+    pool->count = count;
+    for (int32_t y = 0; y < b->block_height; y++)
+        for (int32_t x = 0; x < b->block_width; x++)
+            for (int32_t lane = 0; lane < BW_LANES; lane++) {
+                int32_t inside = 0;
+                for (int32_t v = 0; v < 3; v++)
+                    for (int32_t u = 0; u < 3; u++)
+                        inside += rows[(v * b->block_height + y) * BW_LANES + lane] != 0 &&
+                                  columns[(u * b->block_width + x) * BW_LANES + lane] != 0;
+                /* A lane outside the picture is never looked at. */
+                *count++ = node->pool == BW_MEAN ? 9 : inside > 0 ? inside : 1;
+            }
     return 1;
 }
 

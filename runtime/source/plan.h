@@ -60,9 +60,8 @@ int bw_blocks_cover(const bw_blocks *blocks, const bw_sliding *sliding);
 bw_blocks bw_best_blocks(const bw_sliding *sliding, int32_t pictures);
 /* Estimated cycles for these blocks, with the best tile for them. */
 double bw_blocks_cycles(const bw_blocks *blocks, const bw_sliding *sliding);
-bw_tile bw_best_tile(const bw_blocks *blocks, const bw_sliding *sliding);
-/* The cut that ends soonest on so many threads. */
-bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile tile, int32_t threads);
+/* The tile and the cut that end soonest on so many threads. */
+bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile *tile, int32_t threads);
 
 /* ------------------------------------------------------------------ draft.c: which nodes make a step, which planes */
 

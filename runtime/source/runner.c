@@ -1,5 +1,4 @@
 /* Starting, running and stopping: pictures in, logits out. */
-#include <stdatomic.h>
 #include <string.h>
 
 #include "error.h"
@@ -7,28 +6,29 @@
 #include "team.h"
 
 #define MOST_THREADS 1024
+#define MEETING_CYCLES 8000.0 /* of a step on one thread, at least, for threads to share it */
 
 struct bitwren_runner {
     bw_heap heap;
     const bitwren_network *network;
     bw_team *team;
     int32_t threads;
-    bw_plan one;    /* a picture at a time, its steps shared by all threads */
+    int32_t sharing; /* threads that share the steps of `one`: 1 or all */
+    bw_plan one;    /* a picture at a time */
     bw_plan many;   /* pictures.many at a time on each thread, no meetings; has no steps where that gains nothing */
     char *arena;    /* of `one`, or of `many` for each thread */
     char *scratch;  /* for each thread */
     size_t arena_each, scratch_each;
-    atomic_int *next; /* (steps of `one`): the next item of each step; next[0] for the lots of `many` */
+    bw_share *shares; /* (steps of `one`) */
     double *seconds;  /* (threads, steps of `one`, BW_PARTS), or NULL */
     uint64_t pictures;
 };
 
-/* What one call of run is about. */
+/* What one call of run is about: a picture, or lots of plan.pictures. */
 typedef struct {
-    bitwren_runner *runner;
+    const bitwren_runner *runner;
     const uint8_t *pixels;
     int32_t *logits;
-    int32_t lots;
 } job;
 
 static size_t picture_bytes(const bitwren_network *network) {
@@ -65,52 +65,45 @@ static bw_context context_of(const bitwren_runner *runner, int32_t thread, size_
     return (bw_context){.arena = runner->arena + arena, .scratch = runner->scratch + (size_t)thread * runner->scratch_each};
 }
 
-/* ------------------------------------------------------------------ one picture, all threads */
+/* ------------------------------------------------------------------ one picture */
 
-static void share_picture(void *about, int32_t thread) {
+static void do_items(void *about, int32_t thread, int32_t number, int32_t from, int32_t to) {
     const job *j = about;
-    bitwren_runner *runner = j->runner;
-    const bw_plan *plan = &runner->one;
+    const bitwren_runner *runner = j->runner;
+    const bw_step_plan *step = &runner->one.steps[number];
     bw_context context = context_of(runner, thread, 0);
+    double *seconds = NULL, since = 0;
     context.pixels = j->pixels;
     context.pictures = 1;
-    for (int32_t s = 0; s < plan->step_count; s++) {
-        const bw_step_plan *step = &plan->steps[s];
-        double *seconds = NULL, since = 0;
-        if (runner->seconds != NULL) {
-            seconds = runner->seconds + (size_t)(thread * plan->step_count + s) * BW_PARTS;
-            since = bw_seconds();
-        }
-        context.seconds = step->kind == BW_LOOKUP ? seconds : NULL;
-        if (runner->threads == 1) {
-            for (int32_t item = 0; item < step->items; item++) run_item(runner->network->kernels, step, &context, item);
-        } else {
-            const int32_t grain = step->kind == BW_LOOKUP || step->kind == BW_DIRECT ? 1 : step->items / (4 * runner->threads) + 1;
-            for (;;) {
-                const int32_t from = atomic_fetch_add_explicit(&runner->next[s], grain, memory_order_relaxed);
-                if (from >= step->items) break;
-                for (int32_t item = from; item < from + grain && item < step->items; item++)
-                    run_item(runner->network->kernels, step, &context, item);
-            }
-        }
-        if (seconds != NULL && context.seconds == NULL) seconds[BW_FINISHING] += bw_seconds() - since;
-        bw_team_meet(runner->team);
+    if (runner->seconds != NULL) {
+        seconds = runner->seconds + (size_t)(thread * runner->one.step_count + number) * BW_PARTS;
+        since = bw_seconds();
     }
-    if (thread == 0) read_logits(plan, &context, runner->network->graph.class_count, j->logits);
+    context.seconds = step->kind == BW_LOOKUP ? seconds : NULL; /* it tells its parts apart itself */
+    for (int32_t item = from; item < to; item++) run_item(runner->network->kernels, step, &context, item);
+    if (seconds != NULL && context.seconds == NULL) seconds[BW_FINISHING] += bw_seconds() - since;
+}
+
+static void run_one(bitwren_runner *runner, job *j) {
+    const bw_plan *plan = &runner->one;
+    if (runner->sharing > 1) bw_team_run(runner->team, runner->shares, plan->step_count, do_items, j);
+    else
+        for (int32_t s = 0; s < plan->step_count; s++) do_items(j, 0, s, 0, plan->steps[s].items);
+    const bw_context context = {.arena = runner->arena, .pictures = 1};
+    read_logits(plan, &context, runner->network->graph.class_count, j->logits);
 }
 
 /* ------------------------------------------------------------------ lots of pictures, each thread for itself */
 
-static void take_lots(void *about, int32_t thread) {
+static void do_lots(void *about, int32_t thread, int32_t only_step, int32_t from, int32_t to) {
     const job *j = about;
-    bitwren_runner *runner = j->runner;
+    const bitwren_runner *runner = j->runner;
     const bw_plan *plan = &runner->many;
     const int32_t classes = runner->network->graph.class_count;
     bw_context context = context_of(runner, thread, (size_t)thread * runner->arena_each);
+    (void)only_step;
     context.pictures = plan->pictures;
-    for (;;) {
-        const int32_t lot = atomic_fetch_add_explicit(&runner->next[0], 1, memory_order_relaxed);
-        if (lot >= j->lots) return;
+    for (int32_t lot = from; lot < to; lot++) {
         const size_t first = (size_t)lot * (size_t)plan->pictures;
         context.pixels = j->pixels + first * picture_bytes(runner->network);
         for (int32_t s = 0; s < plan->step_count; s++)
@@ -127,18 +120,16 @@ bitwren_status bitwren_run(bitwren_runner *runner, const uint8_t *pixels, size_t
     const size_t bytes = picture_bytes(runner->network), classes = (size_t)runner->network->graph.class_count;
     runner->pictures += count;
     while (count > 0) {
-        job j = {runner, pixels, logits, 0};
+        job j = {runner, pixels, logits};
         size_t done = 1;
         const size_t each = runner->many.step_count > 0 ? (size_t)runner->many.pictures : 0;
         if (each > 0 && count >= each * (size_t)runner->threads) {
             const size_t lots = count / each < INT32_MAX / 2 ? count / each : INT32_MAX / 2;
-            j.lots = (int32_t)lots;
+            const bw_share share = {(int32_t)lots, 1};
             done = lots * each;
-            atomic_store(&runner->next[0], 0);
-            bw_team_run(runner->team, take_lots, &j);
+            bw_team_run(runner->team, &share, 1, do_lots, &j);
         } else {
-            for (int32_t s = 0; s < runner->one.step_count; s++) atomic_store_explicit(&runner->next[s], 0, memory_order_relaxed);
-            bw_team_run(runner->team, share_picture, &j);
+            run_one(runner, &j);
         }
         pixels += done * bytes;
         logits += done * classes;
@@ -148,6 +139,16 @@ bitwren_status bitwren_run(bitwren_runner *runner, const uint8_t *pixels, size_t
 }
 
 /* ------------------------------------------------------------------ start and stop */
+
+/* The plan for one picture: shared by the threads, unless its steps are so short that to meet after each takes longer. */
+static int plan_one(bitwren_runner *runner, const bitwren_memory *memory) {
+    runner->sharing = 1;
+    if (!bw_make_plan(runner->network, memory, 1, 1, &runner->one)) return 0;
+    if (runner->threads == 1 || runner->one.cycles < MEETING_CYCLES * runner->one.step_count) return 1;
+    bw_free_plan(&runner->one);
+    runner->sharing = runner->threads;
+    return bw_make_plan(runner->network, memory, 1, runner->threads, &runner->one);
+}
 
 /* The plan for lots: as many pictures in the lanes as cost least. Leaves no steps where `one` is as good. */
 static int plan_many(bitwren_runner *runner, const bitwren_memory *memory, int32_t batch) {
@@ -163,6 +164,17 @@ static int plan_many(bitwren_runner *runner, const bitwren_memory *memory, int32
         bw_heap_close(&draft.heap);
     }
     return best == 0 || bw_make_plan(runner->network, memory, best, 1, &runner->many);
+}
+
+/* The items of each step, and how many to take at once: a convolution's are long, the others' a few channels. */
+static bw_share *make_shares(bw_heap *heap, const bw_plan *plan, int32_t threads) {
+    bw_share *shares = bw_take(heap, (size_t)plan->step_count, sizeof *shares);
+    for (int32_t s = 0; shares != NULL && s < plan->step_count; s++) {
+        const bw_step_plan *step = &plan->steps[s];
+        const int long_items = step->kind == BW_LOOKUP || step->kind == BW_DIRECT;
+        shares[s] = (bw_share){step->items, long_items ? 1 : step->items / (4 * threads) + 1};
+    }
+    return shares;
 }
 
 static size_t aligned(size_t bytes) { return (bytes + BW_ALIGNMENT - 1) / BW_ALIGNMENT * BW_ALIGNMENT; }
@@ -184,7 +196,7 @@ bitwren_status bitwren_start(const bitwren_network *network, const bitwren_start
     runner->network = network;
     runner->threads = options->threads > 0 ? options->threads : bw_cores();
     bitwren_status status = BITWREN_NO_MEMORY;
-    if (bw_make_plan(network, memory, 1, runner->threads, &runner->one) &&
+    if (plan_one(runner, memory) &&
         (options->batch < 2 || plan_many(runner, memory, options->batch))) {
         const size_t threads = (size_t)runner->threads, many = aligned(runner->many.arena_bytes);
         const size_t one = aligned(runner->one.arena_bytes);
@@ -194,13 +206,11 @@ bitwren_status bitwren_start(const bitwren_network *network, const bitwren_start
         runner->scratch_each = aligned(scratch);
         runner->arena = many <= SIZE_MAX / threads ? bw_take(&heap, 1, one > many * threads ? one : many * threads) : NULL;
         runner->scratch = bw_take(&heap, threads, runner->scratch_each);
-        runner->next = bw_take(&heap, (size_t)runner->one.step_count, sizeof *runner->next);
+        runner->shares = make_shares(&heap, &runner->one, runner->threads);
         const size_t parts = (size_t)runner->one.step_count * BW_PARTS;
         if (options->profile) runner->seconds = bw_take(&heap, threads * parts, sizeof *runner->seconds);
-        if (runner->arena && runner->scratch && runner->next && (!options->profile || runner->seconds)) {
-            status = BITWREN_NO_THREADS;
-            runner->team = bw_team_start(&heap, runner->threads);
-            if (runner->team != NULL) status = BITWREN_OK;
+        if (runner->arena && runner->scratch && runner->shares && (!options->profile || runner->seconds)) {
+            status = bw_team_start(&heap, runner->threads, runner->one.step_count, &runner->team);
         }
     }
     if (status == BITWREN_OK) {

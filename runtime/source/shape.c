@@ -3,6 +3,8 @@
 
 #define SUMS_BYTES (192 * 1024) /* int16 sums that an item keeps at hand: they should stay in the second-level cache */
 
+#define SHARED_LINE 60.0 /* cycles a vector of results, where two threads write to the same cache lines */
+
 static int32_t ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
 
 int bw_blocks_cover(const bw_blocks *blocks, const bw_sliding *sliding) {
@@ -32,7 +34,7 @@ static double tile_cycles(const bw_blocks *blocks, const bw_sliding *sliding, bw
     return rows * item_cycles(sliding, tile, tiles, sliding->outputs);
 }
 
-bw_tile bw_best_tile(const bw_blocks *blocks, const bw_sliding *sliding) {
+static bw_tile best_tile(const bw_blocks *blocks, const bw_sliding *sliding) {
     bw_tile best = BW_TILE_1X1;
     for (bw_tile tile = BW_TILE_2X2; tile <= BW_TILE_4X1; tile++)
         if (tile_fits(blocks, tile) && tile_cycles(blocks, sliding, tile) < tile_cycles(blocks, sliding, best)) best = tile;
@@ -40,7 +42,7 @@ bw_tile bw_best_tile(const bw_blocks *blocks, const bw_sliding *sliding) {
 }
 
 double bw_blocks_cycles(const bw_blocks *blocks, const bw_sliding *sliding) {
-    return tile_cycles(blocks, sliding, bw_best_tile(blocks, sliding)) / blocks->grid.pictures;
+    return tile_cycles(blocks, sliding, best_tile(blocks, sliding)) / blocks->grid.pictures;
 }
 
 /* Blocks of a grid that cover the picture and are whole tiles. */
@@ -71,7 +73,8 @@ bw_blocks bw_best_blocks(const bw_sliding *sliding, int32_t pictures) {
     return best;
 }
 
-bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile tile, int32_t threads) {
+/* The best cut for a tile, and its cycles from start to end. */
+static bw_cut cut_for_tile(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile tile, int32_t threads, double *cycles_of) {
     const int32_t rows = bw_tile_rows(tile), columns = bw_tile_columns(tile);
     const int32_t tiles = blocks->block_width / columns;
     bw_cut best = {blocks->block_height / rows, tiles, sliding->outputs, 1, 1};
@@ -83,6 +86,7 @@ bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile t
             const double bytes = 2.0 * BW_LANES * rows * columns * strip_tiles * outputs;
             const double waves = ceil_div(best.tile_rows * strips * parts, threads);
             double cycles = waves * (item_cycles(sliding, tile, strip_tiles, outputs) + 200);
+            if (threads > 1 && strips > 1) cycles += waves * SHARED_LINE * strip_tiles * rows * columns * outputs;
             if (bytes > SUMS_BYTES) cycles *= bytes > 8.0 * SUMS_BYTES ? 2 : 1.05;
             if (least < 0 || cycles < least) {
                 least = cycles;
@@ -93,13 +97,29 @@ bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile t
             }
         }
     }
+    *cycles_of = least;
+    return best;
+}
+
+bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile *tile, int32_t threads) {
+    double least, cycles;
+    *tile = BW_TILE_1X1;
+    bw_cut best = cut_for_tile(blocks, sliding, *tile, threads, &least);
+    for (bw_tile other = BW_TILE_2X2; sliding->group > 0 && other <= BW_TILE_4X1; other++) {
+        if (!tile_fits(blocks, other)) continue;
+        const bw_cut cut = cut_for_tile(blocks, sliding, other, threads, &cycles);
+        if (cycles >= least) continue;
+        least = cycles;
+        best = cut;
+        *tile = other;
+    }
     return best;
 }
 
 size_t bw_lookup_scratch(const bw_lookup *step) {
     const size_t vector = 2 * BW_LANES, vectors = (size_t)(bw_tile_rows(step->tile) * bw_tile_columns(step->tile));
     const size_t tiles = (size_t)step->cut.strip_tiles * vectors, sums = tiles * (size_t)step->cut.part_outputs;
-    return (size_t)step->table_positions * ((vector << step->form.group) + vector) + tiles * vector + 3 * sums * vector +
+    return (size_t)step->table_positions * ((vector << bw_index_bits(&step->form)) + vector) + tiles * vector + 3 * sums * vector +
            (size_t)step->cut.strip_tiles;
 }
 

@@ -8,20 +8,36 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "kernels.h"
+
 #define MOST_LOOKS 4000 /* some 40 microseconds */
 #define FEWEST_LOOKS 8
+#define MOST_TAKES 0xFFFF /* of a step */
+#define SHORT_SLEEP 200e-6 /* seconds, of which waking up takes 50 */
+
+/* How far a step has come. The upper halves of `left` and `done` hold the number of the run that they belong to: a thread
+ * that is late, and still thinks of an earlier run, takes nothing of this one by mistake.
+ *
+ * Items are taken `grain` at once, by half of the threads from the first on, by the others from the last on: so two threads
+ * work on the same halves of the picture from step to step, and find in their cache what they wrote. */
+typedef struct {
+    _Alignas(64) _Atomic uint64_t left; /* takes from the upper 16 bits of the lower half up to the lower 16 */
+    _Atomic uint64_t done;              /* items done */
+    atomic_int items, grain;
+} progress;
 
 struct bw_team {
     int32_t threads;
     pthread_t *thread; /* (threads - 1) */
-    bw_task *task;
-    void *about;
-    int stop;
-    _Alignas(64) atomic_uint round;    /* changes when there is a new task */
-    _Alignas(64) atomic_uint meetings; /* changes when all have met */
-    _Alignas(64) atomic_int absent;    /* that have not come to this meeting */
+    progress *steps;   /* (most steps) */
+    /* Of the run: valid for who has taken one of its items, or seen its number. */
+    atomic_int step_count;
+    _Atomic(bw_work *) work;
+    _Atomic(void *) about;
+    atomic_int stop;
+    _Alignas(64) atomic_uint run; /* its number */
     _Alignas(64) atomic_int sleepers;
-    atomic_int looks; /* before going to sleep */
+    atomic_int looks; /* for the end of a step, before going to sleep */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     _Alignas(64) atomic_int numbers; /* given to threads as they start */
@@ -35,88 +51,152 @@ static void relax(void) {
 #endif
 }
 
-/* Wait until *word is no longer `old`. */
-static void wait_for_change(bw_team *team, atomic_uint *word, unsigned old) {
-    const int looks = atomic_load_explicit(&team->looks, memory_order_relaxed);
+static uint64_t takes(unsigned run, int32_t low, int32_t high) {
+    return (uint64_t)run << 32 | (uint64_t)low << 16 | (uint64_t)high;
+}
+
+/* ------------------------------------------------------------------ waiting */
+
+typedef int condition(const bw_team *team, const progress *step, unsigned run);
+
+static int another_run(const bw_team *team, const progress *step, unsigned run) {
+    (void)step;
+    return atomic_load(&team->run) != run;
+}
+
+/* Over, or no longer of this run, which then is over too. */
+static int step_is_over(const bw_team *team, const progress *step, unsigned run) {
+    (void)team;
+    const uint64_t done = atomic_load(&step->done);
+    return done >> 32 != run || (int32_t)(uint32_t)done == atomic_load_explicit(&step->items, memory_order_relaxed);
+}
+
+static int look(const bw_team *team, condition *is, const progress *step, unsigned run, int looks) {
     for (int k = 0; k < looks; k++) {
-        if (atomic_load_explicit(word, memory_order_acquire) != old) {
-            if (looks < MOST_LOOKS) atomic_store_explicit(&team->looks, 2 * looks, memory_order_relaxed);
-            return;
-        }
+        if (is(team, step, run)) return 1;
         relax();
     }
-    if (looks > FEWEST_LOOKS) atomic_store_explicit(&team->looks, looks / 2, memory_order_relaxed);
+    return 0;
+}
+
+static void sleep_until(bw_team *team, condition *is, const progress *step, unsigned run) {
     pthread_mutex_lock(&team->mutex);
-    atomic_fetch_add(&team->sleepers, 1); /* before the look below: whoever changes the word looks at it afterwards */
-    while (atomic_load(word) == old) pthread_cond_wait(&team->changed, &team->mutex);
+    atomic_fetch_add(&team->sleepers, 1); /* before the look: who makes the condition true asks for sleepers afterwards */
+    while (!is(team, step, run)) pthread_cond_wait(&team->changed, &team->mutex);
     atomic_fetch_sub(&team->sleepers, 1);
     pthread_mutex_unlock(&team->mutex);
 }
 
-static void change(bw_team *team, atomic_uint *word) {
-    atomic_fetch_add(word, 1);
+static void wake_sleepers(bw_team *team) {
     if (atomic_load(&team->sleepers) == 0) return;
     pthread_mutex_lock(&team->mutex);
     pthread_cond_broadcast(&team->changed);
     pthread_mutex_unlock(&team->mutex);
 }
 
-void bw_team_meet(bw_team *team) {
-    if (team->threads == 1) return;
-    const unsigned meeting = atomic_load(&team->meetings);
-    if (atomic_fetch_sub(&team->absent, 1) > 1) {
-        wait_for_change(team, &team->meetings, meeting);
-        return;
-    }
-    atomic_store(&team->absent, team->threads);
-    change(team, &team->meetings);
+/* A sleep that turns out short was a mistake: look longer the next time. A long one means that the processor is busy with
+ * somebody else, who needs the time that looking takes. */
+static void wait_for_end(bw_team *team, const progress *step, unsigned run) {
+    const int looks = atomic_load_explicit(&team->looks, memory_order_relaxed);
+    if (look(team, step_is_over, step, run, looks)) return;
+    const double start = bw_seconds();
+    sleep_until(team, step_is_over, step, run);
+    int next = bw_seconds() - start < SHORT_SLEEP ? 4 * looks : looks / 2;
+    next = next > MOST_LOOKS ? MOST_LOOKS : next < FEWEST_LOOKS ? FEWEST_LOOKS : next;
+    atomic_store_explicit(&team->looks, next, memory_order_relaxed);
 }
 
-static void *work(void *argument) {
+/* ------------------------------------------------------------------ working */
+
+/* Take part in a run, until its last step is over or another run has begun. */
+static void take_part(bw_team *team, int32_t thread, unsigned run) {
+    const int32_t count = atomic_load(&team->step_count);
+    for (int32_t s = 0; s < count; s++) {
+        progress *step = &team->steps[s];
+        for (;;) {
+            uint64_t left = atomic_load(&step->left);
+            if (left >> 32 != run) return;
+            const int32_t low = (int32_t)(left >> 16 & MOST_TAKES), high = (int32_t)(left & MOST_TAKES);
+            if (low >= high) break;
+            const int upwards = thread % 2 == 0;
+            const uint64_t rest = upwards ? takes(run, low + 1, high) : takes(run, low, high - 1);
+            const int32_t items = atomic_load_explicit(&step->items, memory_order_relaxed);
+            const int32_t grain = atomic_load_explicit(&step->grain, memory_order_relaxed);
+            const int32_t from = (upwards ? low : high - 1) * grain, to = items - from < grain ? items : from + grain;
+            if (!atomic_compare_exchange_weak(&step->left, &left, rest)) continue;
+            atomic_load(&team->work)(atomic_load(&team->about), thread, s, from, to);
+            const uint64_t done = atomic_fetch_add(&step->done, (uint64_t)(to - from)) + (uint64_t)(to - from);
+            if ((int32_t)(uint32_t)done == items) wake_sleepers(team);
+        }
+        wait_for_end(team, step, run);
+    }
+}
+
+static void *work_in_team(void *argument) {
     bw_team *team = argument;
     const int32_t number = atomic_fetch_add(&team->numbers, 1);
-    for (unsigned round = 0;; round++) {
-        wait_for_change(team, &team->round, round);
-        if (team->stop) return NULL;
-        team->task(team->about, number);
-        bw_team_meet(team);
+    for (unsigned run = 0;;) {
+        /* Between runs, where one often follows the other at once. */
+        if (!look(team, another_run, NULL, run, MOST_LOOKS)) sleep_until(team, another_run, NULL, run);
+        run = atomic_load(&team->run);
+        if (atomic_load(&team->stop)) return NULL;
+        take_part(team, number, run);
     }
 }
 
-void bw_team_run(bw_team *team, bw_task *task, void *about) {
-    team->task = task;
-    team->about = about;
-    if (team->threads > 1) change(team, &team->round);
-    task(about, 0);
-    bw_team_meet(team);
+void bw_team_run(bw_team *team, const bw_share *shares, int32_t steps, bw_work *work, void *about) {
+    if (team->threads == 1) {
+        for (int32_t s = 0; s < steps; s++) work(about, 0, s, 0, shares[s].items);
+        return;
+    }
+    const unsigned run = atomic_load(&team->run) + 1;
+    atomic_store(&team->step_count, steps);
+    atomic_store(&team->work, work);
+    atomic_store(&team->about, about);
+    for (int32_t s = 0; s < steps; s++) {
+        progress *step = &team->steps[s];
+        const int32_t least = (shares[s].items - 1) / MOST_TAKES + 1, grain = shares[s].grain > least ? shares[s].grain : least;
+        atomic_store(&step->left, takes(run, 0, 0)); /* nothing to take while the rest changes */
+        atomic_store_explicit(&step->items, shares[s].items, memory_order_relaxed);
+        atomic_store_explicit(&step->grain, grain, memory_order_relaxed);
+        atomic_store(&step->done, (uint64_t)run << 32);
+        atomic_store(&step->left, takes(run, 0, (shares[s].items - 1) / grain + 1));
+    }
+    atomic_store(&team->run, run);
+    wake_sleepers(team);
+    take_part(team, 0, run);
 }
 
-bw_team *bw_team_start(bw_heap *heap, int32_t threads) {
+/* ------------------------------------------------------------------ start and stop */
+
+bitwren_status bw_team_start(bw_heap *heap, int32_t threads, int32_t most_steps, bw_team **result) {
     bw_team *team = bw_take(heap, 1, sizeof *team);
-    if (team == NULL) return NULL;
+    if (team == NULL) return BITWREN_NO_MEMORY;
     team->thread = bw_take(heap, (size_t)threads, sizeof *team->thread);
-    if (team->thread == NULL) return NULL;
+    team->steps = bw_take(heap, (size_t)most_steps, sizeof *team->steps);
+    if (team->thread == NULL || team->steps == NULL) return BITWREN_NO_MEMORY;
     team->threads = 1;
     atomic_store(&team->numbers, 1);
-    atomic_store(&team->looks, MOST_LOOKS / 4);
-    if (pthread_mutex_init(&team->mutex, NULL) != 0) return NULL;
+    atomic_store(&team->looks, MOST_LOOKS);
+    if (pthread_mutex_init(&team->mutex, NULL) != 0) return BITWREN_NO_THREADS;
     if (pthread_cond_init(&team->changed, NULL) != 0) {
         pthread_mutex_destroy(&team->mutex);
-        return NULL;
+        return BITWREN_NO_THREADS;
     }
     for (; team->threads < threads; team->threads++)
-        if (pthread_create(&team->thread[team->threads - 1], NULL, work, team) != 0) {
+        if (pthread_create(&team->thread[team->threads - 1], NULL, work_in_team, team) != 0) {
             bw_team_stop(team);
-            return NULL;
+            return BITWREN_NO_THREADS;
         }
-    atomic_store(&team->absent, threads);
-    return team;
+    *result = team;
+    return BITWREN_OK;
 }
 
 void bw_team_stop(bw_team *team) {
     if (team == NULL) return;
-    team->stop = 1;
-    if (team->threads > 1) change(team, &team->round);
+    atomic_store(&team->stop, 1);
+    atomic_fetch_add(&team->run, 1);
+    wake_sleepers(team);
     for (int32_t k = 0; k + 1 < team->threads; k++) pthread_join(team->thread[k], NULL);
     pthread_cond_destroy(&team->changed);
     pthread_mutex_destroy(&team->mutex);

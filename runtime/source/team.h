@@ -1,21 +1,30 @@
-/* A team of threads that work on the same thing, meet, and go on: few microseconds apart, so they wait for each other a
- * short while by looking again and again. How long adapts: where that was in vain - the processor is busy with somebody
- * else - they soon go straight to sleep. */
+/* A team of threads that go through the steps of a task together: the items of a step are taken one after the other by
+ * whoever has time, and a step begins when the one before has ended.
+ *
+ * A thread that the system gives no time is not waited for, unless it is in the middle of an item: on a busy machine the
+ * caller does all the work itself. Steps are few microseconds apart, so threads wait for a step's end a short while by
+ * looking again and again, and then sleep. How long adapts: where the processor is busy with somebody else they soon go
+ * straight to sleep.
+ */
 #ifndef BW_TEAM_H
 #define BW_TEAM_H
 
 #include "memory.h"
 
 typedef struct bw_team bw_team;
-typedef void bw_task(void *about, int32_t thread);
 
-/* threads: 1 or more, the caller's own included. NULL where the system gives no more, or for want of memory. */
-bw_team *bw_team_start(bw_heap *heap, int32_t threads);
+/* Does items from <= k < to of a step, on that thread of the team; the caller's is 0. */
+typedef void bw_work(void *about, int32_t thread, int32_t step, int32_t from, int32_t to);
+
+typedef struct {
+    int32_t items, grain; /* grain: items taken at once, 1 or more */
+} bw_share;
+
+/* threads: 1 or more, the caller's own included. Fails with BITWREN_NO_MEMORY or BITWREN_NO_THREADS. */
+bitwren_status bw_team_start(bw_heap *heap, int32_t threads, int32_t most_steps, bw_team **team);
 void bw_team_stop(bw_team *team);
-/* Call task(about, 0) here and task(about, 1), ... on the others; returns when all have returned. */
-void bw_team_run(bw_team *team, bw_task *task, void *about);
-/* Within a task: wait until all are here. What any has written before, all see after. */
-void bw_team_meet(bw_team *team);
+/* Returns when all items of all steps are done. What a step has written, the steps after it see, and the caller. */
+void bw_team_run(bw_team *team, const bw_share *shares, int32_t steps, bw_work *work, void *about);
 
 /* Cores that this process may use. */
 int32_t bw_cores(void);

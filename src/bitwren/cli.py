@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--checkpoint", choices=("best", "last"), default="best")
     evaluate.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: RUN/evaluation-SPLIT)")
     _add_device(evaluate)
+    _add_engine(evaluate)
 
     predict = command("predict", _predict, "name what is in pictures of any size and kind")
     predict.add_argument("model", metavar="MODEL", type=Path, help="folder of a run, or a .bwn file")
@@ -107,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--top", metavar="N", type=int, default=1, help="classes to print for each picture")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
     _add_device(predict)
+    _add_engine(predict)
 
     info = command(
         "info",
@@ -240,7 +242,40 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--rounds", type=int, default=15, help="interleaved rounds; medians are reported")
     training.add_argument("--threads", type=int, default=2)
     training.add_argument("--out", metavar="FILE", type=Path, help="write the figures as JSON")
+    _add_bench_model(subjects)
     return parser
+
+
+def _add_bench_model(subjects) -> None:
+    summary = "a network in a .bwn file; the word may be left out: bitwren bench digits.bwn"
+    model = subjects.add_parser("model", help=summary, description=f"Measure {summary}.")
+    model.set_defaults(run=_command("bench", "bench_model"))
+    model.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
+    model.add_argument("--against", metavar="NAMES", help="peers to measure beside: onnxruntime,openvino,ncnn")
+    model.add_argument("--threads", metavar="LIST", default="1,2", help="default: %(default)s")
+    model.add_argument("--batches", metavar="LIST", default="1,2,4,8,16", help="for throughput (default: %(default)s)")
+    model.add_argument("--rounds", type=int, default=5, help="turns of each engine (default: %(default)s)")
+    model.add_argument("--seconds", type=float, default=0.3, help="of each turn (default: %(default)s)")
+    model.add_argument("--layers", action="store_true", help="show each layer's kernel and where its time goes")
+    model.add_argument("--data", metavar="DATA", help="data set or folder: calibrates int8 peers, measures accuracy")
+    _add_data_dir(model)
+    model.add_argument("--files", metavar="DIR", type=Path, help="keep the peers' files here, and use those kept")
+    model.add_argument("--out", metavar="FILE", type=Path, help="write the figures as JSON")
+    model.add_argument("--plot", metavar="FILE", type=Path, help="draw the latencies, .png or .svg")
+
+
+def _with_subject(words: list[str]) -> list[str]:
+    """Return the words with `bench FILE` written out as `bench model FILE`."""
+    if words[:1] == ["bench"] and len(words) > 1 and (words[1].endswith(".bwn") or _is_file(words[1])):
+        return ["bench", "model", *words[1:]]
+    return words
+
+
+def _is_file(word: str) -> bool:
+    try:
+        return Path(word).is_file()
+    except (OSError, ValueError):  # no name that a file can have
+        return False
 
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -254,6 +289,14 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=int, help="processor threads (default: as many as cores)")
 
 
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=("runtime", "reference"),
+        help="what runs a .bwn file: the C runtime (default), or the slow NumPy reference; the same integers",
+    )
+
+
 # -------------------------------------------------------------------- a run or a .bwn file
 
 
@@ -262,18 +305,25 @@ def _is_model(target: Path) -> bool:
     return target.is_file()
 
 
-def _evaluate(arguments) -> int:
+def _room_of(arguments):
+    """Return the room of the commands for MODEL."""
     from bitwren.commands import models, training
 
-    return (models if _is_model(arguments.model) else training).evaluate(arguments)
+    if _is_model(arguments.model):
+        return models
+    if arguments.engine is not None:
+        raise UsageError("--engine belongs to a .bwn file; a run is evaluated by PyTorch")
+    return training
+
+
+def _evaluate(arguments) -> int:
+    return _room_of(arguments).evaluate(arguments)
 
 
 def _predict(arguments) -> int:
-    from bitwren.commands import models, training
-
     if arguments.top < 1:
         raise UsageError(f"--top is {arguments.top}, expected at least 1")
-    return (models if _is_model(arguments.model) else training).predict(arguments)
+    return _room_of(arguments).predict(arguments)
 
 
 def _info(arguments) -> int:
@@ -324,7 +374,7 @@ def main(words: list[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
     try:
         parser = _parser()
-        arguments = parser.parse_args(words)
+        arguments = parser.parse_args(_with_subject(sys.argv[1:] if words is None else words))
         if arguments.version:
             from importlib.metadata import version
 

@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from bitwren.cli import main
+from bitwren.deploy import runtime
 from bitwren.network.pack import encode, read_bwn
 
 BLOCK_TORCH = """
@@ -72,9 +73,10 @@ def test_verify_and_export_run_every_machine(model, tmp_path, capsys):
     report = tmp_path / "report" / "agreement.json"
     assert main(["verify", str(model), "--data", "digits", "--images", "5", "--out", str(report)]) == 0
     told = json.loads(report.read_text())
-    assert told["equal"] and told["pictures"] == 5 and len(told["machines"]) == 2
+    machines = 2 + 4 * len(runtime.kernel_sets())  # of the runtime each set with 1 and 2 threads, singly and together
+    assert told["equal"] and told["pictures"] == 5 and len(told["machines"]) == machines
     out = capsys.readouterr().out
-    assert out.count("equal: ") == 2 and "DIFFERS" not in out
+    assert out.count("equal: ") == machines and "DIFFERS" not in out
     assert main(["export", str(model), "--to", "onnx", "-o", str(tmp_path / "m.onnx")]) == 0
     assert (tmp_path / "m.onnx").stat().st_size > 0
 
@@ -114,6 +116,34 @@ def test_predict_answers_the_good_pictures_and_names_the_broken_ones(model, pict
     assert out.startswith(str(picture)) and err.startswith(f"bitwren: {broken}: ") and err.count("\n") == 1
 
 
+def test_both_engines_give_the_same_answers(model, picture, capsys):
+    told = []
+    for words in ([], ["--threads", "1"], ["--engine", "runtime", "--threads", "3"], ["--engine", "reference"]):
+        assert main(["predict", str(model), str(picture), "--top", "99", "--json", *words]) == 0
+        assert main(["evaluate", str(model), "digits", *words]) == 0
+        told.append(capsys.readouterr())
+    assert told[0].err == "" and told.count(told[0]) == len(told)
+
+
+def test_without_the_runtime_the_reference_answers_and_says_so(model, picture, capsys, tmp_path, monkeypatch):
+    assert main(["predict", str(model), str(picture)]) == 0
+    answer = capsys.readouterr().out
+    monkeypatch.setattr("bitwren.deploy.runtime.FOLDER", tmp_path)
+    runtime._library.cache_clear()
+    try:
+        assert main(["predict", str(model), str(picture)]) == 0
+        out, err = capsys.readouterr()
+        assert out == answer
+        assert err.startswith(f"bitwren: the C runtime is not installed ({tmp_path}") and err.count("\n") == 1
+        assert main(["predict", str(model), str(picture), "--engine", "runtime"]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and "install a C compiler" in err and err.count("\n") == 1
+        assert main(["predict", str(model), str(picture), "--engine", "reference"]) == 0
+        assert capsys.readouterr() == (answer, "")
+    finally:
+        runtime._library.cache_clear()
+
+
 def test_run_and_model_agree(run_folder, model, picture, capsys):
     answers = []
     for target in (run_folder, model):
@@ -143,6 +173,10 @@ def test_run_and_model_agree(run_folder, model, picture, capsys):
         (["verify", "{junk}"], 1, "junk.bwn: "),
         (["info", "{junk}"], 1, "junk.bwn: "),
         (["predict", "{junk}", "x.png"], 1, "junk.bwn: "),
+        (["predict", "{junk}", "x.png", "--engine", "reference"], 1, "junk.bwn: "),
+        (["predict", "{model}", "x.png", "--engine", "refrence"], 2, "unknown engine 'refrence'; did you mean 'refer"),
+        (["predict", "{model}", "x.png", "--threads", "0"], 2, "--threads is 0, expected at least 1"),
+        (["evaluate", "{model}", "digits", "--threads", "9999"], 2, "threads: 9999, expected 0 to 1024"),
         (["export", "{junk}", "--to", "onnx"], 1, "junk.bwn: "),
         (["export", "{model}", "--to", "onx"], 2, "unknown to 'onx'; did you mean 'onnx'?"),
     ],

@@ -10,12 +10,19 @@ from network.strategies import networks_and_pictures
 
 from bitwren.cli import main
 from bitwren.deploy import verify as module
+from bitwren.deploy.runtime import kernel_sets
 from bitwren.deploy.verify import MACHINES, Difference, format_verification, made_up_pictures, verify
 from bitwren.errors import ModelError, UsageError
 from bitwren.network import reference
 from bitwren.network.graph import PIXELS, Sum
 from bitwren.network.pack import write_bwn
 
+WAYS = [
+    f"C {kernels}, {threads}, {how}"
+    for kernels in kernel_sets()
+    for threads in ("1 thread", "2 threads")
+    for how in ("singly", "together")
+]
 NET = wide_resnet(8, 0.25, size=8)
 COUNT = 4 + 3 + 2 * module.RANDOM  # extreme and random pictures for three channels
 
@@ -42,7 +49,8 @@ def planted(*changes):
 
 @pytest.fixture
 def machines(monkeypatch):
-    """Replace the machines by those of a test."""
+    """Replace the machines by those of a test, and the engines by none."""
+    monkeypatch.setattr(module, "ENGINES", {})
     return lambda **those: monkeypatch.setattr(module, "MACHINES", those)
 
 
@@ -51,9 +59,10 @@ def machines(monkeypatch):
 def test_all_machines_agree(given):
     verification = verify(*given, seed=3)
     assert verification.equal
-    assert [(r.machine, r.skipped) for r in verification.machines] == [(name, None) for name in MACHINES]
-    every = tuple(n.name for n in given[0].nodes)
-    assert [r.tensors for r in verification.machines] == [every, every, (given[0].logits,)]
+    assert [(r.machine, r.skipped) for r in verification.machines] == [(name, None) for name in (*MACHINES, *WAYS)]
+    for report in verification.machines:
+        wanted = given[0].nodes if report.machine in MACHINES else given[0].nodes[-1:]
+        assert report.tensors == tuple(node.name for node in wanted)
 
 
 @pytest.mark.parametrize("at_once", [1, 10**5, 10**9])
@@ -78,6 +87,28 @@ def test_the_first_node_counts_then_the_first_picture(machines, monkeypatch, at_
     machines(other=planted(("scores", 0, 0, 0, 0, 1), *(("stem", *place, 1) for place in stem)))
     found = verify(NET, pictures(NET, 5, 1)).machines[0].difference
     assert (found.node, found.picture, found.channel, found.row, found.column) == ("stem", "picture 2", 3, 7, 6)
+
+
+@pytest.mark.parametrize("at_once", [1, 10**9])
+def test_a_difference_of_an_engine(machines, monkeypatch, at_once):
+    def engine(net, pixels):
+        logits = reference.run(net, pixels)
+        other = logits.copy()
+        other[5 + 1, 3] -= 1
+        return {"one way": logits, "another way": other}
+
+    def missing(net, pixels):
+        raise UsageError("no compiler")
+
+    machines()
+    monkeypatch.setattr(module, "ENGINES", {"gone": missing, "C": engine})
+    monkeypatch.setattr(module, "VALUES_AT_ONCE", at_once)
+    verification = verify(NET, pictures(NET, 5, 1))
+    assert [r.machine for r in verification.machines] == ["one way", "another way", "gone"]
+    right, wrong, gone = verification.machines
+    assert right.tensors == ("scores",) and right.difference is None and gone.skipped == "no compiler"
+    assert (wrong.difference.picture, wrong.difference.channel) == ("all 255", 3)
+    assert wrong.difference.got == wrong.difference.expected - 1 and not verification.equal
 
 
 def test_a_difference_in_a_made_up_picture(machines):
@@ -132,18 +163,6 @@ def test_packages_that_are_not_installed(monkeypatch, package, machine, install)
         MACHINES[machine](NET)
 
 
-@pytest.mark.parametrize(
-    ("compiler", "path", "message"),
-    [("", "", "no C compiler found: install gcc or clang, or set CC"), ("nocc -m64", None, "the C compiler nocc cannot be run")],
-)
-def test_no_compiler(monkeypatch, compiler, path, message):
-    monkeypatch.setenv("CC", compiler)
-    if path is not None:
-        monkeypatch.setenv("PATH", path)
-    with pytest.raises(UsageError, match=message):
-        MACHINES["generated C"](NET)
-
-
 def test_made_up_pictures():
     pixels, names = made_up_pictures((2, 3, 5), 7)
     assert pixels.dtype == np.uint8 and pixels.shape == (len(names), 2, 3, 5) and len(set(names)) == len(names)
@@ -176,8 +195,11 @@ def model(tmp_path):
 def test_command_verify(model, capsys):
     assert main(["verify", str(model), "--seed", "4"]) == 0
     out = capsys.readouterr().out
-    assert out.count(f"equal: {len(NET.nodes)} tensors, every value") == len(MACHINES) - 1
-    assert "generated C   equal: 1 tensor, every value" in out
+    assert out.count(f"equal: {len(NET.nodes)} tensors, every value") == len(MACHINES)
+    told = [line.split("  ") for line in out.splitlines()]
+    assert [(words[0], words[-1].strip()) for words in told[-len(WAYS) :]] == [
+        (way, "equal: 1 tensor, every value") for way in WAYS
+    ]
     assert f"on 0 pictures and {COUNT} extreme and random ones (seed 4)" in out
 
 

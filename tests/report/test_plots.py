@@ -26,7 +26,7 @@ def confusion_of(classes: int, wrong: int = 3):
 def drawn(monkeypatch):
     """The figures that would have been written."""
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots, "save_figure", lambda figure, path: figures.append(figure))
     return figures
 
 

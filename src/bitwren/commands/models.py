@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def verify(arguments) -> int:
         raise UsageError(f"--images is {arguments.images} and --seed {arguments.seed}, expected at least 0 each")
     network, pixels = read_bwn(arguments.model), None
     if arguments.data is not None:
-        pixels = _test_pictures(network, arguments).images[: arguments.images]
+        pixels = _test_pictures((network.height, network.width), network.channels, arguments).images[: arguments.images]
     elif arguments.data_dir is not None:
         raise UsageError("--data-dir is given without --data")
 
@@ -124,12 +125,12 @@ def verify(arguments) -> int:
     return 0 if verification.equal else 1
 
 
-def _test_pictures(network, arguments):
+def _test_pictures(size: tuple[int, int], channels: int, arguments):
     """Return the test pictures of DATA, in the form that the network reads."""
     from bitwren.pictures import load_dataset
 
     name, folder = data_source(arguments.data, arguments.data_dir)
-    return load_dataset(name, folder, size=(network.height, network.width), channels=network.channels).test
+    return load_dataset(name, folder, size=size, channels=channels).test
 
 
 def export(arguments) -> int:
@@ -156,10 +157,23 @@ def info(path: Path, as_json: bool) -> int:
     return 0
 
 
+def _open(arguments):
+    """Return the Model of a .bwn file; say on stderr where the reference stands in for the runtime."""
+    from bitwren.deploy.model import load
+
+    if arguments.threads is not None and arguments.threads < 1:
+        raise UsageError(f"--threads is {arguments.threads}, expected at least 1")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model = load(arguments.model, arguments.engine, arguments.threads or 0)
+    for warning in told:
+        print(f"bitwren: {warning.message}", file=sys.stderr)
+    return model
+
+
 def evaluate(arguments) -> int:
     """bitwren evaluate model.bwn DATA."""
     from bitwren.commands.printing import write_evaluation
-    from bitwren.deploy.model import open_model
     from bitwren.errors import DataError
     from bitwren.report.evaluation import evaluate_logits, format_evaluation
 
@@ -167,8 +181,8 @@ def evaluate(arguments) -> int:
         raise UsageError("DATA is missing: name of a data set, or a folder of pictures")
     if arguments.split != "test" or arguments.checkpoint != "best":
         raise UsageError("--split and --checkpoint belong to a run; a .bwn file is measured on test pictures")
-    model = open_model(arguments.model)
-    pictures = _test_pictures(model.network, arguments)
+    model = _open(arguments)
+    pictures = _test_pictures(model.size, model.channels, arguments)
     if pictures.classes != model.classes:
         raise DataError(f"the pictures' classes are {list(pictures.classes)}, expected {list(model.classes)}")
     evaluation = evaluate_logits(model.logits(pictures.images), pictures.labels, model.classes)
@@ -180,9 +194,7 @@ def evaluate(arguments) -> int:
 
 def predict(arguments) -> int:
     """bitwren predict model.bwn picture..."""
-    from bitwren.deploy.model import open_model
-
-    model = open_model(arguments.model)
+    model = _open(arguments)
     failed = False
     for path, outcome in model.predict_files(arguments.pictures):
         failed |= isinstance(outcome, BitwrenError)

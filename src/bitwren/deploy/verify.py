@@ -1,24 +1,29 @@
 """Every machine against the oracle: the same pictures, every tensor, tolerance zero.
 
 A machine is a function of a network that returns a function of pictures, uint8 (N, channels, height, width), to tensors
-by node name; it may give some of the tensors, but the logits it must. One that is not installed raises UsageError with
-what to install, and is reported as skipped. `MACHINES` is the one list of them.
+by node name; it may give some of the tensors, but the logits it must. An engine gives logits alone, and its answers may
+hang on how many pictures it gets at a time and on its threads: it is a function of a network and all pictures to logits
+by the name of the way in which they were computed, each compared as a machine of that name. What is not installed
+raises UsageError with what to install, and is reported as skipped. `MACHINES` and `ENGINES` are the one list of them.
 """
 
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from bitwren.deploy.export_onnx import onnx_bytes
-from bitwren.deploy.generate_c.host import compiled
 from bitwren.deploy.onnx_operators import LOGITS, require_onnx, tensor_names
+from bitwren.deploy.runtime import Runtime, kernel_sets
 from bitwren.errors import ModelError, UsageError
 from bitwren.network import reference
 from bitwren.network.graph import PIXELS, Network
+from bitwren.network.pack import encode
 
 Machine = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+Engine = Callable[[Network, np.ndarray], Mapping[str, np.ndarray]]
 RANDOM = 16  # pictures of random bytes, and as many of random 0 and 255
 VALUES_AT_ONCE = 2**23  # of all tensors together; int64, so 64 MB a machine
 
@@ -97,17 +102,20 @@ def _onnx_runtime(network: Network) -> Machine:
     return run
 
 
-def _generated_c(network: Network) -> Machine:
-    """The C for microcontrollers, compiled for this machine; it gives the logits."""
-    run = compiled(network)
-    return lambda pixels: {network.logits: run(pixels)[:, :, None, None]}
+def _c_runtime(network: Network, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Every kernel set of this processor, with 1 and 2 threads, a picture at a time and all together."""
+    content, logits = encode(network), {}
+    for kernels in kernel_sets():
+        with Runtime(content, kernels) as runtime:
+            for threads, name in ((1, f"C {kernels}, 1 thread"), (2, f"C {kernels}, 2 threads")):
+                singly = [runtime.run(picture[None], threads) for picture in pixels]
+                logits[f"{name}, singly"] = np.concatenate(singly)
+                logits[f"{name}, together"] = runtime.run(pixels, threads)
+    return logits
 
 
-MACHINES: dict[str, Callable[[Network], Machine]] = {
-    "PyTorch": _simulation,
-    "ONNX Runtime": _onnx_runtime,
-    "generated C": _generated_c,
-}
+MACHINES: dict[str, Callable[[Network], Machine]] = {"PyTorch": _simulation, "ONNX Runtime": _onnx_runtime}
+ENGINES: dict[str, Engine] = {"C runtime": _c_runtime}
 
 
 def made_up_pictures(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, list[str]]:
@@ -144,10 +152,15 @@ def verify(
     given = made_up[:0] if pixels is None else pixels
     reference.check_pixels(network, given)
     everything, names = np.concatenate([given, made_up]), [f"picture {k}" for k in range(len(given))] + names
-    machines, skipped = {}, {}
-    for name, prepare in MACHINES.items():
+    machines: dict[str, Machine] = {}
+    logits: dict[str, np.ndarray] = {}
+    skipped: dict[str, str] = {}
+    for name in (*MACHINES, *ENGINES):
         try:
-            machines[name] = prepare(network)
+            if name in MACHINES:
+                machines[name] = MACHINES[name](network)
+            else:
+                logits |= ENGINES[name](network, everything)
         except UsageError as error:
             skipped[name] = str(error)
     order = {node.name: k for k, node in enumerate(network.nodes)}
@@ -155,14 +168,16 @@ def verify(
     first: dict[str, Difference] = {}
     for start, part in _parts(network, everything):
         expected = reference.run_all(network, part)
-        for name, run in machines.items():
-            got = run(part)
+        rows = slice(start, start + len(part))
+        given_logits = ((name, {network.logits: all_rows[rows, :, None, None]}) for name, all_rows in logits.items())
+        for name, got in chain(((name, run(part)) for name, run in machines.items()), given_logits):
             compared[name] = _compared(network, name, got)
             found = _first_difference(compared[name], expected, got, names[start:])
             if found and (name not in first or order[found.node] < order[first[name].node]):
                 first[name] = found
         progress(start + len(part), len(everything))
-    reports = [MachineReport(n, skipped.get(n), compared.get(n, ()), first.get(n)) for n in MACHINES]
+    named = [*MACHINES, *logits, *(name for name in skipped if name not in MACHINES)]
+    reports = [MachineReport(n, skipped.get(n), compared.get(n, ()), first.get(n)) for n in named]
     return Verification(len(given), len(made_up), seed, tuple(reports))
 
 
@@ -197,7 +212,9 @@ def _first_difference(names, expected, got, pictures: list[str]) -> Difference |
 def format_verification(verification: Verification) -> str:
     """Return one line for each machine, and for one that differs the place."""
     v = verification
-    lines = [f"reference     NumPy, on {v.pictures:,} pictures and {v.made_up} extreme and random ones (seed {v.seed})"]
+    width = max(12, *(len(report.machine) for report in v.machines))
+    drawn = f"{v.made_up} extreme and random ones (seed {v.seed})"
+    lines = [f"{'reference':<{width}}  NumPy, on {v.pictures:,} pictures and {drawn}"]
     for report in v.machines:
         if report.skipped is not None:
             outcome = f"skipped: {report.skipped}"
@@ -210,5 +227,5 @@ def format_verification(verification: Verification) -> str:
                 f"DIFFERS first at {d.node}, {d.picture}, channel {d.channel}, row {d.row}, column {d.column}: "
                 f"{d.got}, expected {d.expected}"
             )
-        lines.append(f"{report.machine:<13} {outcome}")
+        lines.append(f"{report.machine:<{width}}  {outcome}")
     return "\n".join(lines)

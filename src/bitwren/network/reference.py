@@ -38,10 +38,15 @@ def run_all(network: Network, pixels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def check_pixels(network: Network, pixels: np.ndarray) -> None:
-    """Raise ModelError unless these are pictures for the network, uint8 (N, channels, height, width)."""
-    shape = network.tensors[PIXELS].shape
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape:
-        raise ModelError(f"pixels {pixels.dtype} {pixels.shape}, expected uint8 (N, {', '.join(map(str, shape))})")
+    """Raise ModelError unless these are pictures for the network, uint8 (N, channels, height, width).
+
+    Of the network, only channels, height and width are looked at.
+    """
+    shape = network.channels, network.height, network.width
+    is_array = isinstance(pixels, np.ndarray)
+    if not is_array or pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != shape:
+        got = f"{pixels.dtype} {pixels.shape}" if is_array else type(pixels).__name__
+        raise ModelError(f"pixels {got}, expected uint8 (N, {', '.join(map(str, shape))})")
 
 
 def run(network: Network, pixels: np.ndarray) -> np.ndarray:

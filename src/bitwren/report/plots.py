@@ -22,7 +22,7 @@ COLUMNS, ROWS = 8, 2  # of pictures, right ones and wrong ones each
 LONGEST_NAME = 13  # letters of a class name under a picture
 
 
-def _figure(width: float, height: float, layout: str | None = "constrained"):
+def new_figure(width: float, height: float, layout: str | None = "constrained"):
     """Return an empty figure of that many inches; pyplot, whose figures are global, stays out of it."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -34,19 +34,25 @@ def _figure(width: float, height: float, layout: str | None = "constrained"):
     return figure
 
 
-def _save(figure, path: Path | str) -> None:
-    """Write the figure, the format by the name's ending, so that a reader sees the old file or the new one."""
-    path = Path(path)
-    known = figure.canvas.get_supported_filetypes()
-    kind = path.suffix[1:].lower()
+def picture_kind(path: Path | str) -> str:
+    """Return the format of a picture file by the name's ending. Raises UsageError for one that cannot be drawn."""
+    known = new_figure(1, 1).canvas.get_supported_filetypes()
+    kind = Path(path).suffix[1:].lower()
     if kind not in known:
-        raise UsageError(f"{path}: the name ends in {path.suffix!r}, expected one of {', '.join(sorted(known))}")
+        expected = ", ".join(sorted(known))
+        raise UsageError(f"{path}: the name ends in {Path(path).suffix!r}, expected one of {expected}")
+    return kind
+
+
+def save_figure(figure, path: Path | str) -> None:
+    """Write the figure, the format by the name's ending, so that a reader sees the old file or the new one."""
     content = io.BytesIO()
-    figure.savefig(content, format=kind)
-    write_atomic(path, content.getvalue())
+    figure.savefig(content, format=picture_kind(path))
+    write_atomic(Path(path), content.getvalue())
 
 
-def _plain_axes(axes, title: str) -> None:
+def plain_axes(axes, title: str) -> None:
+    """Give axes their title and take away what says nothing."""
     axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
@@ -65,8 +71,8 @@ def plot_confusion(evaluation: Evaluation, path: Path | str) -> None:
     shares = np.ma.masked_array(100.0 * confusion / np.maximum(pictures, 1), np.broadcast_to(pictures == 0, (k, k)))
 
     side = min(max(2.0 + 0.55 * k, 4.5), 13.0)  # inches
-    figure = _figure(side + 1.2, side + 0.3)
-    from matplotlib.colors import PowerNorm  # after _figure, which says so where Matplotlib is missing
+    figure = new_figure(side + 1.2, side + 0.3)
+    from matplotlib.colors import PowerNorm  # after new_figure, which says so where Matplotlib is missing
 
     axes = figure.add_subplot()
     axes.set_facecolor("#DDDDDD")
@@ -91,7 +97,7 @@ def plot_confusion(evaluation: Evaluation, path: Path | str) -> None:
     bar = figure.colorbar(image, ax=axes, shrink=0.75, aspect=30, pad=0.03, ticks=[0, 1, 5, 10, 25, 50, 100])
     bar.set_label("% of the true class's pictures" + (" (grey: it has none)" if (pictures == 0).any() else ""))
     bar.outline.set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_learning_curve(records: Sequence[dict], path: Path | str, title: str) -> None:
@@ -103,12 +109,12 @@ def plot_learning_curve(records: Sequence[dict], path: Path | str, title: str) -
     """
     if not records:
         raise UsageError("no epoch to draw a learning curve of, expected at least 1")
-    figure = _figure(10, 4.2)
+    figure = new_figure(10, 4.2)
     figure.suptitle(title, fontsize=12, x=0.01, ha="left", parse_math=False)
     left, right = figure.subplots(1, 2)
     few = len(records) <= 30
     for axes, key, factor, name in ((left, "loss", 1, "loss"), (right, "accuracy", 100, "accuracy, %")):
-        _plain_axes(axes, name)
+        plain_axes(axes, name)
         for part, label, colour, style, mark in (
             ("train", "training", BLUE, "--", "s"),
             ("validation", "validation", RED, "-", "o"),
@@ -130,7 +136,7 @@ def plot_learning_curve(records: Sequence[dict], path: Path | str, title: str) -
         value = 100 * best["validation_accuracy"]
         right.plot(best["epoch"], value, "o", color=RED, markersize=9, markerfacecolor="none")
         right.set_title(f"best {value:.2f} at epoch {best['epoch']}", loc="right", fontsize=9, color=RED)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _shortened(name: str, longest: int = LONGEST_NAME) -> str:
@@ -184,7 +190,7 @@ def plot_predictions(
     rows = [-(-len(shown) // COLUMNS) for _, _, shown, _ in panels]
     across = COLUMNS * (width + gap) + gap
     down = sum(heading + r * pitch for r, pitch in zip(rows, pitches, strict=True)) + gap
-    figure = _figure(across, down, layout=None)
+    figure = new_figure(across, down, layout=None)
     top = down - gap
     for count, pitch, (text, colour, shown, _) in zip(rows, pitches, panels, strict=True):
         figure.text(gap / across, top / down, text, va="top", fontsize=12, color=colour, fontweight="bold")
@@ -198,7 +204,7 @@ def plot_predictions(
                 caption += f"\ntrue: {_shortened(classes[labels[index]])}"
             _draw_picture(axes, images[index], caption, colour)
         top -= count * pitch
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _percent(probability: float) -> str:

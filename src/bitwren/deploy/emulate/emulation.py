@@ -11,7 +11,7 @@ from bitwren.deploy.emulate.boot import Records, boot
 from bitwren.deploy.emulate.build import Image, build
 from bitwren.deploy.emulate.certificate import Certificate, certify
 from bitwren.deploy.emulate.cores import Core
-from bitwren.deploy.model import Model
+from bitwren.deploy.model import Reference
 from bitwren.network.graph import Conv, Network, macs
 
 BY_ROWS = 3  # pictures that are also given row by row
@@ -87,7 +87,7 @@ def emulate(
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="bitwren-") as place:
             return emulate(network, sources, core, pixels, labels, flags, Path(place), progress)
-    expected = Model(network).logits(pixels)
+    expected = Reference(network).run(pixels)
     image = build(core, sources, folder, flags)
     # As a camera delivers them: channels innermost.
     rows = pixels.transpose(0, 2, 3, 1).reshape(len(pixels), int(np.prod(pixels.shape[1:])))

@@ -27,7 +27,6 @@ from bitwren.deploy.generate_c.steps import (
     stored,
 )
 from bitwren.errors import ModelError
-from bitwren.network import graph
 from bitwren.network.graph import Network
 
 WIDEST_TILES = (8, 4)  # words of sums that a processor's registers hold: of 13 to 16 registers, of 8

@@ -1,0 +1,197 @@
+"""Measure the C runtime against ONNX Runtime, OpenVINO and ncnn on the six networks of its bars.
+
+    python evidence/bench_runtime.py --shared ../shared --work build/bench --out results/bench-runtime.json
+    python evidence/bench_runtime.py ... --network srelu-20-1      one network; the others in the file stay
+
+Networks and the peers' files are made once and kept in --work (--prepare makes them and measures nothing). The authors'
+network is the released one; the others have random weights, seed 0: they say nothing of accuracy and all of speed.
+Needs a C compiler for the peak memory of a program that only loads and runs. Measure with nothing else at work on the
+machine.
+"""
+
+import argparse
+import json
+import math
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from bitwren.atomic import write_json
+from bitwren.cli import main as bitwren
+from bitwren.deploy.runtime import FOLDER
+from bitwren.report.benchmark import Plan, benchmark
+from bitwren.report.benchmark_plot import plot_latency
+from bitwren.report.benchmark_table import format_benchmark, format_steps
+from bitwren.report.engines import PEERS
+from bitwren.report.worker import OURS
+
+CLASSES = tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
+BARS = {  # times faster than the best float peer, than the best int8 peer; at every number of threads
+    "authors-20-10": (5.0, 3.0),
+    "srelu-20-10": (5.0, 3.0),
+    "srelu-20-4": (4.0, 2.5),
+    "srelu-20-1": (2.0, 1.5),
+    "srelu-14-0.5": (2.0, 1.5),
+    "resnet18-2.5-224": (3.0, 2.0),
+}
+WIDE_RESNETS = {"srelu-20-10": (20, 10), "srelu-20-4": (20, 4), "srelu-20-1": (20, 1), "srelu-14-0.5": (14, 0.5)}
+PEAK_SOURCE = Path(__file__).resolve().parents[1] / "runtime" / "tests" / "peak.c"
+
+
+def pictures(path: Path, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first pictures of a file as uint8 (N, 3, size, size), each pixel repeated, and their labels."""
+    held = np.load(path)
+    images = held["images"][:count].transpose(0, 3, 1, 2).repeat(size // 32, 2).repeat(size // 32, 3)
+    return np.ascontiguousarray(images), held["labels"][:count].astype(np.int64)
+
+
+def make_model(name: str, out: Path, shared: Path) -> None:
+    """Write the network of that name."""
+    if name == "authors-20-10":
+        (source,) = (shared / "published").glob("*20-10*.mat")
+        if bitwren(["import", str(source), "-o", str(out)]):
+            raise SystemExit(f"{source} could not be imported")
+        return
+    import torch
+
+    from bitwren.network.convert import convert
+    from bitwren.network.pack import write_bwn
+    from bitwren.train import WideResNet
+    from bitwren.train.networks import ResNet18
+
+    torch.manual_seed(0)
+    options = {"activation": "srelu", "weight_bits": 1, "layer_scale": "pow2", "downsample": "binomial"}
+    train = shared / "data" / "cifar10-lossless-train4000.npz"
+    if name in WIDE_RESNETS:
+        depth, width = WIDE_RESNETS[name]
+        float_network = WideResNet(depth=depth, width=width, num_classes=10, temperature=10.0, **options)
+        images, classes = pictures(train, 32, 32)[0], CLASSES
+    else:
+        float_network = ResNet18(width=2.5, num_classes=1000, temperature=10.0, **options)
+        images, classes = pictures(train, 4, 224)[0], tuple(f"class {k}" for k in range(1000))
+    write_bwn(out, convert(float_network.eval(), images, classes, bits=8, about={}))
+
+
+def peak_in_c(model: Path) -> dict | None:
+    """Return peak bytes and seconds to open of a C program that only loads and runs the network; None without cc."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "peak"
+        include = PEAK_SOURCE.parents[1] / "include"
+        command = ["cc", "-std=c11", "-O2", f"-I{include}", str(PEAK_SOURCE), f"-L{FOLDER}", "-lbitwren",
+                   f"-Wl,-rpath,{FOLDER}", "-o", str(program)]
+        try:
+            subprocess.run(command, check=True)
+            told = subprocess.run([program, model], check=True, capture_output=True, text=True).stdout
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"no peak memory in C: {error}")
+            return None
+    return json.loads(told)
+
+
+def bars(name: str, figures: dict) -> list[dict]:
+    """Return each bar with the ratio reached: the best peer's median over ours.
+
+    "machine": everything as fast as this processor can. "AVX2": ours and OpenVINO keep to AVX2; ONNX Runtime and ncnn
+    cannot be told to and run as they are, so that this ratio is below that of a machine without AVX-512, never above.
+    """
+    float_bar, int8_bar = BARS[name]
+    rows = []
+    wide = any(row["avx2"] for row in figures["engines"])
+    for limit in ("machine", "AVX2") if wide else ("machine",):
+        kept = {row["engine"] for row in figures["engines"] if row["avx2"]} if limit == "AVX2" else set()
+        chosen = [row for row in figures["engines"] if row["avx2"] == (row["engine"] in kept)]
+        for what, kinds, least in (
+            ("float", ("fp32",), float_bar),
+            ("float or bfloat16", ("fp32", "bf16"), None),
+            ("int8", ("int8", "int8-s8s8"), int8_bar),
+        ):
+            times = [
+                (one["threads"], one["median_s"], row)
+                for row in chosen
+                for one in row["latency"]
+                if row["engine"] == OURS or row["kind"] in kinds
+            ]
+            for threads in sorted({count for count, *_ in times}):
+                ours = min((t for n, t, row in times if n == threads and row["engine"] == OURS), default=math.nan)
+                peers = [(t, row["label"]) for n, t, row in times if n == threads and row["engine"] != OURS]
+                if not peers or math.isnan(ours):
+                    continue
+                best, label = min(peers)
+                row = {"limit": limit, "against": what, "threads": threads, "best": label, "ratio": best / ours}
+                rows.append(row if least is None else row | {"bar": least, "met": best / ours >= least})
+    return rows
+
+
+def own_bars(name: str, figures: dict) -> list[dict]:
+    """Return the bars that concern the runtime alone, from its best kernel set."""
+    ours = next(row for row in figures["engines"] if row["engine"] == OURS and not row["avx2"])
+    rates = {(one["threads"], one["batch"]): one["pictures_per_s"] for one in ours["throughput"]}
+    rows = []
+
+    def bar(what: str, value: float | None, *, least: float | None = None, most: float | None = None) -> None:
+        if value is not None:
+            met = value >= least if least is not None else value <= most
+            rows.append({"what": what, "value": value, "bar": least if least is not None else most, "met": met})
+
+    ratio = {case: rates[case] / rates[1, 1] for case in ((2, 1), (1, 16)) if case in rates and (1, 1) in rates}
+    if name == "authors-20-10":
+        steps = figures["steps"]
+        total = sum(step["seconds"] for step in steps)
+        rest = sum(step["seconds"] - step["lookups_s"] for step in steps)
+        bar("threads 1 -> 2, times faster", ratio.get((2, 1)), least=1.9)
+        bar("share of time outside lookups", rest / total, most=0.12)
+        told = figures["c_program"] or {}
+        bar("peak memory of a C program, bytes", told.get("peak_bytes"), most=10e6)
+        bar("opening, seconds", told.get("open_s"), most=0.030)
+    bar("batch 16 against batch 1, pictures a second", ratio.get((1, 16)), least=1.0)
+    return rows
+
+
+def main() -> None:
+    """Measure and write, a network at a time."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--work", type=Path, default=Path("build/bench"))
+    parser.add_argument("--out", type=Path, default=Path("results/bench-runtime.json"))
+    parser.add_argument("--network", choices=tuple(BARS), action="append", help="default: all")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.2)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--prepare", action="store_true", help="make networks and the peers' files only")
+    arguments = parser.parse_args()
+    held = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"networks": {}}
+    data = arguments.shared / "data"
+    for name in arguments.network or BARS:
+        folder = arguments.work / name
+        folder.mkdir(parents=True, exist_ok=True)
+        model = folder / f"{name}.bwn"
+        if not model.is_file():
+            make_model(name, model, arguments.shared)
+        size = 224 if name.endswith("224") else 32
+        calibration, _ = pictures(data / "cifar10-lossless-train4000.npz", 300 if size == 32 else 20, size)
+        test = pictures(data / "cifar10-lossless-test500.npz", 500, size) if name == "authors-20-10" else None
+        batches = tuple(arguments.batches) if size == 32 else (1,)  # more of these would take minutes
+        plan = Plan(PEERS, (1, 2), batches, arguments.rounds, arguments.seconds, folder)
+        if arguments.prepare:
+            plan, test = Plan(PEERS, (1,), (1,), 1, 0.01, folder), None
+        print(name, flush=True)
+        figures = benchmark(model, plan, calibration, test, print)
+        figures["c_program"] = peak_in_c(model)
+        print(format_benchmark(figures))
+        print(format_steps(figures["steps"]))
+        if arguments.prepare:
+            continue
+        figures["bars"] = bars(name, figures) + own_bars(name, figures)
+        for row in figures["bars"]:
+            print(row)
+        held["networks"][name] = figures
+        held["system"] = platform.platform()
+        write_json(arguments.out, held)
+        plot_latency(figures, arguments.out.with_name(f"{arguments.out.stem}-{name}.svg"))
+
+
+if __name__ == "__main__":
+    main()

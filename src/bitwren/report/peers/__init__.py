@@ -1,0 +1,1 @@
+"""Engines that bitwren is measured against, a file each."""

@@ -1,0 +1,31 @@
+"""Threads: no data race, the same integers however many there are, and an end even where the machine is busy."""
+
+import multiprocessing
+import os
+
+import pytest
+from runtime.program import built
+
+
+@pytest.mark.parametrize(("group", "sample"), [("convolutions", 9), ("many readers", 1), ("shared", 1)])
+def test_no_data_race(builds, case_file, group, sample):
+    built("threads", builds).agrees("--threads", "2,3", "--sample", sample, case_file(group))
+
+
+def spin(stop):
+    while not stop.is_set():
+        pass
+
+
+def test_more_threads_than_cores_on_a_busy_machine(builds, case_file):
+    program, files = built("host", builds), [case_file("many readers"), case_file("shared")]
+    cores, stop = os.cpu_count() or 1, multiprocessing.Event()
+    others = [multiprocessing.Process(target=spin, args=(stop,), daemon=True) for _ in range(cores)]
+    for other in others:
+        other.start()
+    try:
+        program.agrees("--threads", f"{cores + 1},{2 * cores + 3}", *files)
+    finally:
+        stop.set()
+        for other in others:
+            other.join()
