@@ -14,6 +14,7 @@ from bitwren.deploy.emulate.boot import boot
 from bitwren.deploy.emulate.build import build
 from bitwren.deploy.emulate.cores import CORES
 from bitwren.deploy.emulate.emulation import emulate
+from bitwren.deploy.emulate.trace import trace
 from bitwren.deploy.generate_c import generate
 from bitwren.errors import ToolError
 from bitwren.network.graph import PIXELS
@@ -40,30 +41,12 @@ def test_the_toy_is_exact_and_measured(core, tmp_path, seed):
     assert "all 10 logits equal" in format_emulation(told, certified=True)
 
 
-def traced_instructions(image, tmp_path):
-    """Return the instructions of the network's own code that QEMU's log of executed blocks, one instruction each, shows."""
-    emulator = image.machine.emulator
-    said = subprocess.run([emulator, "--version"], capture_output=True, text=True, check=True).stdout
-    version = tuple(map(int, re.search(r"version (\d+)\.(\d+)", said).groups()))
-    one = ["-singlestep"] if version < (8, 1) else ["-accel", "tcg,one-insn-per-tb=on"]
-    first, last = image.symbols["at_network_start"], image.symbols["at_network_code_end"] - 1
-    log = ["-d", "exec,nochain", "-dfilter", f"{first:#x}..{last:#x}", "-D", str(tmp_path / "log")]
-    subprocess.run(
-        [emulator, *image.machine.options, "-kernel", "image.elf", *boot_module._OPTIONS, *one, *log],
-        cwd=image.path.parent,
-        check=True,
-        timeout=300,
-    )
-    lines = (tmp_path / "log").read_text().splitlines()
-    return sum(line.startswith("Trace") for line in lines) - sum(line.startswith("Stopped") for line in lines)
-
-
 @pytest.mark.parametrize("core", CORES)
 def test_the_count_of_instructions_is_that_of_a_trace(core, tmp_path):
     """Counted in another way: QEMU made to execute one instruction at a time and to write down each."""
     image = build(need(core), sources(), tmp_path)
     records = boot(image, pixels(4, 1).reshape(4, 16), 2)
-    traced = traced_instructions(image, tmp_path) / 4
+    traced = trace(image) / 4
     resolution = float(records.instructions_per_tick) if core.startswith("cortex") else 0
     assert abs(records.instructions - traced).max() <= resolution
 

@@ -12,8 +12,8 @@ from bitwren.deploy.emulate.tools import find_tool, run_tool
 from bitwren.errors import ToolError
 
 # -fno-jump-tables: so that the goal of each jump stands in the instruction, for the certificate and the stack's bound.
-# -fno-expensive-optimizations: with them, GCC makes a sum and a doubling into a multiply-accumulate (smlabb on Cortex-M4
-# and M7); without, this code is also smaller and no slower, on every core.
+# -fno-expensive-optimizations: with them, GCC makes a sum and a doubling into a multiply-accumulate (smlabb on
+# Cortex-M4 and M7); without, this code is also smaller and no slower, on every core.
 FLAGS = ("-O2", "-fno-expensive-optimizations", "-std=c99", "-ffreestanding", "-fno-jump-tables")
 FLAGS += ("-ffunction-sections", "-fdata-sections")
 _KEPT = tuple(f"-Wl,--undefined=network_{name}" for name in ("begin", "row", "end"))  # to be certified, called or not
