@@ -14,6 +14,7 @@ import textwrap
 import threading
 from pathlib import Path
 
+from bitwren.deploy.emulate.cores import CORES
 from bitwren.errors import BitwrenError, UsageError, unknown_name
 
 _DESCRIPTION = """\
@@ -214,9 +215,7 @@ def _parser() -> argparse.ArgumentParser:
         where one differs, where memory outside was touched, or where --certify finds what it must not.""",
     )
     emulate.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
-    emulate.add_argument(
-        "--core", required=True, choices=("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "rv32ic", "rv32imc", "rv64")
-    )
+    emulate.add_argument("--core", required=True, choices=tuple(CORES))
     emulate.add_argument(
         "--data", metavar="DATA", help="name of a data set, or a folder of pictures (default: random pictures)"
     )

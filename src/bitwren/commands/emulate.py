@@ -26,6 +26,10 @@ def emulate(arguments) -> int:
         )
     if arguments.data is None and arguments.data_dir is not None:
         raise UsageError("--data-dir is given without --data")
+    try:
+        flags = shlex.split(arguments.flags)
+    except ValueError as error:
+        raise UsageError(f"--flags is {arguments.flags!r}: {error}") from None
     core = CORES[arguments.core]
     network = read_bwn(arguments.model)
     compiler_version(core)  # what is missing is missed before the pictures are read
@@ -46,7 +50,7 @@ def emulate(arguments) -> int:
         core,
         pixels,
         labels,
-        shlex.split(arguments.flags),
+        flags,
         arguments.build,
         progress,
     )

@@ -115,7 +115,7 @@ def _certificate(told: dict) -> list[tuple[str, str]]:
     ]
     if needed and certificate["multiplications"]:
         listing = ", ".join(f"{name} {count}" for name, count in certificate["multiplications"].items())
-        rows.append(("multiply", f"instructions by function: {listing}"))
+        rows.append(("multiply", f"or divide, instructions by function: {listing}"))
     rows += [("refused", text) for text in certificate["refused"][:listed]]
     if len(certificate["refused"]) > listed:
         rows.append(("", f"and {len(certificate['refused']) - listed} more"))
@@ -123,5 +123,5 @@ def _certificate(told: dict) -> list[tuple[str, str]]:
 
 
 def _claim(needed: bool) -> str:
-    what = "divides or is a float" if needed else "multiplies, divides or is a float"
-    return f"nothing the network can execute {what}; no memory management, no recursion, no variables"
+    what = "is a float" if needed else "multiplies, divides or is a float"
+    return f"nothing that the network can execute {what}; no memory management, no recursion, no variables"

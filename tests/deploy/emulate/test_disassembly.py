@@ -145,6 +145,15 @@ def test_functions_of_libraries_are_refused(name, what):
     assert [f.what for f in examine(read("arm", text), {"f"}, ["f"], {"f": 0}).findings] == [what]
 
 
+def test_the_other_link_register_returns_in_a_library_only():
+    text = "00000040 <f>:\n  40:\tjal\tra,50 <__umodsi3>\n  44:\t{}\n\n00000050 <__umodsi3>:\n  50:\tjalr\tzero,0(t0)\n"
+    found = {}
+    for last in ("c.jr\tra", "jalr\tzero,0(t0)"):
+        certificate = examine(read("riscv", text.format(last)), {"f"}, ["f"], {"f": 0})
+        found[last] = sorted(f.what for f in certificate.findings)
+    assert found == {"c.jr\tra": ["divide"], "jalr\tzero,0(t0)": ["divide", "untraced jump"]}
+
+
 def test_stack_of_variable_size_has_no_bound():
     functions = read("arm", "00000040 <f>:\n  40:\tsub\tsp, r3\n  42:\tbx\tlr\n")
     assert examine(functions, {"f"}, ["f"], {}).stack_findings == ("the stack of f has no bound",)
@@ -162,5 +171,5 @@ def test_a_tool_that_fails_is_named():
 
     with pytest.raises(ToolError, match=r"^false failed: exit status 1$"):
         run_tool(["false"])
-    with pytest.raises(ToolError, match="^/nowhere/cc: cannot be run: No such file or directory$"):
+    with pytest.raises(ToolError, match=r"^/nowhere/cc: cannot be run: No such file or directory$"):
         run_tool(["/nowhere/cc"])

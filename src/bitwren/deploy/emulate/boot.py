@@ -14,8 +14,8 @@ from bitwren.deploy.emulate.tools import find_tool
 from bitwren.errors import ToolError
 
 # Virtual time moves by one nanosecond an instruction, so the board's clock counts instructions.
-_OPTIONS = ["-icount", "shift=0", "-semihosting-config", "enable=on,target=native"]
-_OPTIONS += ["-display", "none", "-monitor", "none", "-serial", "none"]
+OPTIONS = ["-icount", "shift=0", "-semihosting-config", "enable=on,target=native"]
+OPTIONS += ["-display", "none", "-monitor", "none", "-serial", "none"]
 _LOOP = 2  # instructions a turn of the calibration
 _HEADER, _RECORD = 10, 4  # words; a record's scores follow
 _STALLED = 600  # seconds without a new record after which the image is taken to hang
@@ -57,7 +57,7 @@ def boot(
     records = folder / "records"
     records.unlink(missing_ok=True)
     _run(
-        [emulator, *image.machine.options, "-kernel", image.path.name, *_OPTIONS],
+        [emulator, *image.machine.options, "-kernel", image.path.name, *OPTIONS],
         records,
         len(pixels),
         classes,

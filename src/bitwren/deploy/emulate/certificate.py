@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bitwren.deploy.emulate.build import Image
 from bitwren.deploy.emulate.disassembly import Function, deepest, disassemble, reachable
-from bitwren.deploy.emulate.instructions import HARMLESS, MULTIPLY, REFUSED, hidden_by
+from bitwren.deploy.emulate.instructions import DIVIDE, HARMLESS, MULTIPLY, REFUSED, hidden_by
 from bitwren.deploy.emulate.tools import find_tool
 
 ENTRIES = ("network_classify", "network_begin", "network_row", "network_end")
@@ -52,12 +52,15 @@ class Certificate:
 
     @property
     def multiplications(self) -> dict[str, int]:
-        """Instructions that multiply, and calls that hide one, by function."""
-        return dict(Counter(f.function for f in self.findings if f.what == MULTIPLY))
+        """Instructions that multiply or divide, and calls that hide one, by function."""
+        return dict(Counter(f.function for f in self.findings if f.what in (MULTIPLY, DIVIDE)))
 
     def refusals(self, multiplications_allowed: bool) -> tuple[str, ...]:
-        """Return why it is no certificate. multiplications_allowed: for a network whose constants need them."""
-        refused = [str(f) for f in self.findings if not (multiplications_allowed and f.what == MULTIPLY)]
+        """Return why it is no certificate.
+
+        multiplications_allowed: for a network whose constants need them, or whose pooling divides.
+        """
+        refused = [str(f) for f in self.findings if not (multiplications_allowed and f.what in (MULTIPLY, DIVIDE))]
         missing = [name for name in ENTRIES if name not in self.functions]
         if missing:
             refused.append(f"{missing[0]} was not found in the image")
@@ -95,7 +98,9 @@ def examine(
         ]
         kinds.update(i.kind for i in function.instructions)
         findings += [Finding(name, i.address, i.text, i.kind) for i in function.instructions if i.kind in REFUSED]
-        findings += [Finding(name, i.address, i.text, "untraced jump") for i in function.untraced]
+        # RISC-V's library divides by routines that return through t0, the other link register.
+        untraced = [i for i in function.untraced if name in own or i.text not in ("jalr zero,0(t0)", "c.jr t0")]
+        findings += [Finding(name, i.address, i.text, "untraced jump") for i in untraced]
         reported = frames.get(name, None if function.unbounded else function.pushed)
         if reported is None:
             unbounded.append(f"the stack of {name} has no bound")

@@ -1,5 +1,6 @@
 """The programs that firmware is built, read and booted with: found, named where they are missing, run."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -8,7 +9,9 @@ from pathlib import Path
 from bitwren.deploy.emulate.cores import PACKAGES
 from bitwren.errors import ToolError
 
-_TELLING = ("error:", "overflowed", "undefined reference")  # of a compiler's many lines, the one that says why
+_TELLING = re.compile(
+    r"(?<!collect2: )error:|overflowed|undefined reference|truncated"
+)  # of many lines, the one that says why
 
 
 def find_tool(name: str) -> str:
@@ -30,6 +33,6 @@ def run_tool(words: Sequence[str], folder: Path | None = None) -> str:
         raise ToolError(f"{words[0]}: cannot be run: {error.strerror}") from None
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        telling = next((line for line in lines if any(word in line for word in _TELLING)), lines[0] if lines else "")
+        telling = next((line for line in lines if _TELLING.search(line)), lines[0] if lines else "")
         raise ToolError(f"{Path(words[0]).name} failed: {telling.strip() or f'exit status {done.returncode}'}")
     return done.stdout

@@ -4,7 +4,8 @@ from importlib.metadata import version
 
 from bitwren.deploy.generate_c.emit import c_files
 from bitwren.deploy.generate_c.layouts import LAYOUTS, laid_out
-from bitwren.deploy.generate_c.plan import OBJECTIVES, plan
+from bitwren.deploy.generate_c.plan import OBJECTIVES
+from bitwren.deploy.generate_c.plan import plan as make_plan
 from bitwren.errors import unknown_name
 from bitwren.network.graph import Network
 
@@ -21,5 +22,5 @@ def generate(
         raise unknown_name("layout", layout, LAYOUTS)
     if optimise not in OBJECTIVES:
         raise unknown_name("objective", optimise, OBJECTIVES)
-    files = laid_out(layout, c_files(network, plan(network, optimise), command, version("bitwren")), version("bitwren"))
+    files = laid_out(layout, c_files(network, make_plan(network, optimise), command, version("bitwren")), version("bitwren"))
     return {name: text.encode() for name, text in files.items()}

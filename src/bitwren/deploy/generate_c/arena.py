@@ -1,6 +1,6 @@
 """Places for buffers in one arena: each is needed from one step to another, and two needed at once must not meet.
 
-A buffer can be a chain of tensors at one place, each written over the one before it (`Buffer.parts`).
+A buffer can be several tensors that are written one over another (`Buffer.parts`).
 """
 
 import dataclasses
@@ -12,19 +12,28 @@ ALIGN = 4
 
 @dataclasses.dataclass(frozen=True)
 class Buffer:
-    """What lies at one place. parts: (first step, last step, bytes), each step number included."""
+    """What lies at one place. parts: (first step, last step, start, end), the bytes that are needed in those steps."""
 
     name: str
-    parts: tuple[tuple[int, int, int], ...]
+    parts: tuple[tuple[int, int, int, int], ...]
 
     def bytes_at(self, step: int) -> int:
         """Return the bytes that are needed in a step."""
-        return max((size for first, last, size in self.parts if first <= step <= last), default=0)
+        total, covered = 0, 0
+        for start, end in sorted((s, e) for first, last, s, e in self.parts if first <= step <= last):
+            total += max(0, end - max(start, covered))
+            covered = max(covered, end)
+        return total
 
     @property
     def largest(self) -> int:
-        """The most bytes that are needed at once."""
-        return max(size for _, _, size in self.parts)
+        """The bytes from the buffer's place to the end of its last part."""
+        return max(end for _, _, _, end in self.parts)
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """The first and the last step that need it."""
+        return min(part[0] for part in self.parts), max(part[1] for part in self.parts)
 
 
 def needed(buffers: Sequence[Buffer], steps: int) -> list[int]:
@@ -51,9 +60,9 @@ def place(buffers: Sequence[Buffer], steps: int) -> tuple[dict[str, int], int]:
 def _orders(buffers: Sequence[Buffer]):
     by_size = sorted(buffers, key=lambda b: (-b.largest, b.name))
     yield by_size
-    yield sorted(buffers, key=lambda b: (-sum((last - first + 1) * size for first, last, size in b.parts), b.name))
-    yield sorted(buffers, key=lambda b: (-(b.parts[-1][1] - b.parts[0][0]), -b.largest, b.name))
-    long_lived = [b for b in by_size if b.parts[-1][1] > b.parts[0][0]][:6]
+    yield sorted(buffers, key=lambda b: (-sum((last - first + 1) * (e - s) for first, last, s, e in b.parts), b.name))
+    yield sorted(buffers, key=lambda b: (b.steps[0] - b.steps[1], -b.largest, b.name))
+    long_lived = [b for b in by_size if b.steps[1] > b.steps[0]][:6]
     rest = [b for b in by_size if b not in long_lived]
     for order in itertools.permutations(long_lived):
         yield [*order, *rest]
@@ -63,11 +72,13 @@ def _first_fit(order: Sequence[Buffer], steps: int) -> tuple[dict[str, int], int
     taken: list[list[tuple[int, int]]] = [[] for _ in range(steps)]  # of each step, (start, end)
     places, top = {}, 0
     for buffer in order:
-        spans = [(step, size) for first, last, size in buffer.parts for step in range(first, last + 1)]
-        candidates = sorted({0} | {end for step, _ in spans for _, end in taken[step]})
-        at = next(c for c in candidates if all(c + size <= s or e <= c for step, size in spans for s, e in taken[step]))
-        for step, size in spans:
-            taken[step].append((at, at + size))
-            top = max(top, at + size)
+        spans = [(step, s, e) for first, last, s, e in buffer.parts for step in range(first, last + 1)]
+        candidates = sorted({0} | {end - s for step, s, _ in spans for _, end in taken[step] if end > s})
+        at = next(
+            c for c in candidates if all(c + e <= start or end <= c + s for step, s, e in spans for start, end in taken[step])
+        )
+        for step, s, e in spans:
+            taken[step].append((at + s, at + e))
+            top = max(top, at + e)
         places[buffer.name] = at
     return places, top

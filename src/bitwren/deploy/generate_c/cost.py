@@ -27,6 +27,18 @@ def convolve(step: Step, chosen: Sequence[Lookup]) -> float:
     return total
 
 
+def window(step: Step, chosen: Sequence[Lookup]) -> float:
+    """Return the instructions of a Window step."""
+    total = 0.0
+    for v in chosen:
+        g = v.geometry
+        table = g.table_columns * (v.entries * 2.4 + 14 * len(v.groups) + 6)
+        sums = g.filters * (22 + v.lookups * (2 * g.tile + 4) + (9 if v.wide else 2) * g.tile)
+        block = g.tiles * (table + sums + 20) + (10 if v.unit else 14) * v.segment + v.block * (10 + g.words * 11)
+        total += g.rows * (g.window * v.blocks * block + g.filters * (g.tiles * 10 + g.lanes * 13))
+    return total
+
+
 def plain(step: Step) -> float:
     """Return the instructions of any other step."""
     values = step.writes.row * step.writes.height

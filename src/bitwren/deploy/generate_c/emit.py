@@ -6,6 +6,7 @@ import zlib
 from bitwren.deploy.generate_c.constants import Field, array_text, literal
 from bitwren.deploy.generate_c.emit_convolve import convolve
 from bitwren.deploy.generate_c.emit_plain import plain
+from bitwren.deploy.generate_c.emit_window import window
 from bitwren.deploy.generate_c.plan import Form, Plan
 from bitwren.deploy.generate_c.program import Program
 from bitwren.deploy.generate_c.selftest import selftest
@@ -26,6 +27,8 @@ def c_files(network: Network, plan: Plan, command: str, version: str) -> dict[st
         by_rows = plan.by_rows and k == 0
         if form.step.kind == "Convolve":
             code = convolve(program, form, plan.tensors, scratch, by_rows)
+        elif form.step.kind == "Window":
+            code = window(program, form, plan.tensors, scratch)
         else:
             code = plain(program, form.step, plan.tensors, scratch)
         names.append(program.function(code))
@@ -127,7 +130,9 @@ def _about(form: Form) -> list[str]:
     lines = [f"{step.kind}: {', '.join(node.name for node in step.nodes)}"]
     for tensor in step.reads:
         lines.append(f"reads   {_tensor(tensor)}")
-    lines.append(f"writes  {_tensor(step.writes)}")
+    for tensor in (step.writes, step.also):
+        if tensor is not None:
+            lines.append(f"writes  {_tensor(tensor)}")
     for v in form.lookups:
         g = v.geometry
         lines.append(

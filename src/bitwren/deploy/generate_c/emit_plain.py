@@ -5,9 +5,10 @@ import numpy as np
 from bitwren.deploy.generate_c.constants import Field
 from bitwren.deploy.generate_c.forms import form_of
 from bitwren.deploy.generate_c.program import NAME, Code, Program
-from bitwren.deploy.generate_c.steps import Step
+from bitwren.deploy.generate_c.sink import Sink, sum_of_streams
+from bitwren.deploy.generate_c.steps import Step, Stored
 from bitwren.deploy.generate_c.template import render
-from bitwren.network.graph import INT16, Tensor
+from bitwren.network import graph
 
 
 def plain(program: Program, step: Step, tensors: dict[str, int], scratch: dict[str, int]) -> Code:
@@ -15,68 +16,18 @@ def plain(program: Program, step: Step, tensors: dict[str, int], scratch: dict[s
     places = [Field("uint32_t", "in_at", tensors[step.input.name]), Field("uint32_t", "out_at", tensors[step.writes.name])]
     if step.other is not None:
         places.append(Field("uint32_t", "other_at", tensors[step.other.name]))
-    if step.kind == "Score":
-        places.append(Field("uint32_t", "totals_at", scratch["totals"]))
+    if step.also is not None:
+        places.append(Field("uint32_t", "also_at", tensors[step.also.name]))
+    places += [Field("uint32_t", f"{name}_at", at) for name, at in scratch.items() if name != "state"]
     kind, template, fields, values = _KINDS[step.kind](program, step)
     fields = places + fields
     values |= dict(input_type=step.input.ctype, output_type=step.writes.ctype)
     return Code(kind, render(template, name=NAME, fields=fields, **values), fields)
 
 
-def sum_of_streams(value: str, reaches: tuple[int, int], other: str, others: tuple[int, int]) -> str:
-    """Return the C expression of value + other, clamped to int16 where the ranges say that it can pass it."""
-    total = f"{value} + {other}"
-    if reaches[0] + others[0] >= INT16[0] and reaches[1] + others[1] <= INT16[1]:
-        return f"({total})"
-    return f"clamp({total}, {INT16[0]}, {INT16[1]})"
-
-
 def one_or_each(values: np.ndarray) -> int | tuple[int, ...]:
     """Return the number, where all are the same, else all of them."""
     return int(values[0]) if (values == values[0]).all() else tuple(int(v) for v in values)
-
-
-class Sink:
-    """What comes after a convolution: a requantise, and perhaps another tensor that is added."""
-
-    def __init__(self, step: Step, sums: Tensor):
-        """sums: the range of the convolution's sums."""
-        self.step = step
-        self.sink = None if step.sink is None else form_of(step.sink, sums.low, sums.high)
-        other = step.other
-        self.adjust = None if step.adjust is None else form_of(step.adjust, other.tensor.low, other.tensor.high)
-        self.forms = [(f, name) for f, name in ((self.sink, "sink"), (self.adjust, "adjust")) if f is not None]
-
-    def value(self, total: str, other: str) -> str:
-        """Return the C expression of the result. other: of the value to add."""
-        result = total if self.sink is None else self.sink.value("sink", total)
-        if self.step.add is None:
-            return f"({result})"
-        return sum_of_streams(result, self.sink.reaches, self.term(other), self.others)
-
-    def term(self, other: str) -> str:
-        """Return the C expression of what is added."""
-        return other if self.adjust is None else self.adjust.value("adjust", other)
-
-    @property
-    def others(self) -> tuple[int, int]:
-        """The range of what is added."""
-        tensor = self.step.other.tensor
-        return (tensor.low, tensor.high) if self.adjust is None else self.adjust.reaches
-
-    @property
-    def seldom_clamps(self) -> bool:
-        """Whether all that is clamped is clamped to int16, so that one test tells for several values."""
-        if self.step.add is None or self.sink.kind == "general64":
-            return False
-        ends = (self.sink.low, self.sink.high)
-        return all(end in (None, limit) for end, limit in zip(ends, INT16, strict=True)) and self.leaving("", "") != []
-
-    def leaving(self, free: str, total: str) -> list[str]:
-        """Return the value before its clamp and the sum, where either can leave int16."""
-        low, high = self.sink.reaches[0] + self.others[0], self.sink.reaches[1] + self.others[1]
-        stays = (self.sink.low, self.sink.high) == (None, None) and low >= INT16[0] and high <= INT16[1]
-        return [] if stays else [free, total]
 
 
 def _score(program: Program, step: Step):
@@ -163,22 +114,42 @@ def _add(program: Program, step: Step):
     return "add_streams", "add_streams.c.in", [], values
 
 
-def _pool(program: Program, step: Step):
-    node, x, y = step.nodes[0], step.input, step.writes
+def _pool_row(program: Program, node: graph.Pool, x: Stored, y: Stored) -> tuple[str, dict]:
+    """Add the function that pools a row; return its name, and what the step's template asks."""
     values = dict(
         title=f"{x.channels} x {x.height} x {x.width} to {y.channels} x {y.height} x {y.width}",
         kind=node.kind,
-        top=node.padding[0],
         left=node.padding[1],
         row=x.row,
         channels=x.channels,
-        stored=y.channels,
         height=x.height,
         width=x.width,
-        rows=y.height,
         columns=y.width,
     )
-    return "pool", "pool.c.in", [], values
+    name = program.kernel("pool_row", "pool_row.c.in", **values, input_type=x.ctype, output_type=y.ctype)
+    return name, values
+
+
+def _pool(program: Program, step: Step):
+    node, y = step.nodes[0], step.writes
+    name, values = _pool_row(program, node, step.input, y)
+    return "pool", "pool.c.in", [], dict(values, pool=name, top=node.padding[0], stored=y.channels, rows=y.height)
+
+
+def _halve(program: Program, step: Step):
+    pool = next(node for node in step.nodes if isinstance(node, graph.Pool))
+    x, y = step.input, step.also
+    name, values = _pool_row(program, pool, x, y)
+    form = form_of(step.source, x.tensor.low, x.tensor.high)
+    values |= dict(
+        pool=name,
+        rows=y.height,
+        pooled_row=y.row,
+        before=form.before("own"),
+        each=form.each("own", "c"),
+        value=lambda v: form.value("own", v),
+    )
+    return "halve", "halve.c.in", form.fields("own"), values
 
 
 def _sum(program: Program, step: Step):
@@ -186,4 +157,12 @@ def _sum(program: Program, step: Step):
     return "sum", "sum.c.in", [], dict(channels=x.channels, height=x.height, width=x.width)
 
 
-_KINDS = {"Score": _score, "Multiply": _multiply, "Requantise": _requantise, "Add": _add, "Pool": _pool, "Sum": _sum}
+_KINDS = {
+    "Score": _score,
+    "Multiply": _multiply,
+    "Requantise": _requantise,
+    "Add": _add,
+    "Pool": _pool,
+    "Halve": _halve,
+    "Sum": _sum,
+}

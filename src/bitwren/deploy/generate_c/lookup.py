@@ -106,6 +106,12 @@ class Lookup:
                     return bits
         return 0
 
+    @property
+    def segment_units(self) -> int:
+        """Units, or bytes, of the weights for one row of the window, all filters, one block."""
+        bits = self.geometry.filters * self.geometry.window * self.block
+        return bits // self.unit if self.unit else -(-bits // 8)
+
     def packed(self, weights: np.ndarray) -> np.ndarray:
         """Return the weights (O, F, F, C) as the units that the decoder reads; in flash, one bit for each weight.
 
@@ -166,6 +172,13 @@ def lookups(node: Conv, x: Tensor, geometries: Sequence[Geometry]) -> list[Looku
         if sums != "wide" or reaches[lookup.block] <= INT16[1]:
             found.append(lookup)
     return found
+
+
+def in_window(node: Conv, x: Tensor, lookup: Lookup) -> Lookup | None:
+    """Return the lookup for a Window step, where all rows of the window are added to one row of sums, or None."""
+    if lookup.sums == "split":
+        return dataclasses.replace(lookup, sums="wide") if block_reach(node, x, lookup.block) <= INT16[1] else None
+    return lookup
 
 
 def sums_of(node: Conv, x: Tensor) -> str:

@@ -12,8 +12,20 @@ from collections.abc import Iterator, Sequence
 from bitwren.deploy.generate_c import cost
 from bitwren.deploy.generate_c.arena import Buffer, needed, place
 from bitwren.deploy.generate_c.geometry import geometry_of
-from bitwren.deploy.generate_c.lookup import Lookup, lookups
-from bitwren.deploy.generate_c.steps import Step, Stored, is_pixels, joinable, joined, reader_counts, steps_of, stored
+from bitwren.deploy.generate_c.lookup import Lookup, in_window, lookups
+from bitwren.deploy.generate_c.steps import (
+    Step,
+    Stored,
+    halvable,
+    halved_bytes,
+    inner_of,
+    is_pixels,
+    joinable,
+    joined,
+    reader_counts,
+    steps_of,
+    stored,
+)
 from bitwren.errors import ModelError
 from bitwren.network.graph import Network
 
@@ -96,8 +108,8 @@ def _alike(choices: list["_Choice"], limit: int) -> list[Form]:
 
 
 def _quick(results):
-    """The least product of instructions and arena: a per cent of the one pays for a per cent of the other."""
-    return min(results, key=lambda r: (r[0] * r[1], r[0]))
+    """The least product of instructions and the arena's fourth root: four per cent of arena pay for one of instructions."""
+    return min(results, key=lambda r: (r[0] ** 0.25 * r[1], r[0]))
 
 
 def _small(results):
@@ -116,7 +128,9 @@ def forms_of(step: Step, network: Network) -> list[Form]:
     """Return the ways to do a step, from the smallest to the quickest."""
     if step.kind == "Score":
         return [Form(step, (), (("totals", 4 * step.convs[0].weights.shape[3]),), cost.plain(step))]
-    if step.kind != "Convolve":
+    if step.kind == "Halve":
+        return [Form(step, (), (("row", 2 * step.also.row),), cost.plain(step))]
+    if step.kind not in ("Convolve", "Window"):
         return [Form(step, (), (), cost.plain(step))]
     each = []
     for conv in step.convs:
@@ -126,9 +140,33 @@ def forms_of(step: Step, network: Network) -> list[Form]:
             for widest, shared in itertools.product(WIDEST_TILES, (True, False))
         }
         found = lookups(conv, x, sorted(shapes, key=lambda g: (-g.tile, g.shared)))
-        each.append(_front(found, lambda v: (4 * v.table_words, sum(_bytes(v).values()), cost.convolution(v))))
-    forms = [_convolve(step, chosen) for chosen in itertools.product(*each)]
+        if step.window:
+            found = [in_window(conv, x, v) for v in found if x.shape[0] % v.block == 0]
+            found = [v for v in found if v is not None]
+            each.append(_front(found, lambda v: (*_window_bytes((v,)).values(), cost.window(step, (v,)))))
+        else:
+            each.append(_front(found, lambda v: (4 * v.table_words, sum(_bytes(v).values()), cost.convolution(v))))
+    make = _window if step.window else _convolve
+    forms = [make(step, chosen, network) for chosen in itertools.product(*each)]
     return _front(forms, lambda form: (form.bytes, form.instructions))
+
+
+def _window_bytes(chosen: tuple[Lookup, ...]) -> dict[str, int]:
+    """Return the bytes that a Window step needs beside its ring of rows: the convolutions take turns."""
+    return {
+        "table": max(4 * v.table_words for v in chosen),
+        "words": max(4 * v.geometry.words * v.block for v in chosen),
+        "places": max(-(-2 * v.segment // 4) * 4 for v in chosen),
+        "sums": max(4 * v.sum_words for v in chosen),
+    }
+
+
+def _window(step: Step, chosen: tuple[Lookup, ...], network: Network) -> Form:
+    scratch = _window_bytes(chosen)
+    if len(chosen) == 2:
+        inner = inner_of(step, network)
+        scratch["ring"] = -(-chosen[1].geometry.window * inner.row * inner.size // 4) * 4
+    return Form(step, chosen, tuple(scratch.items()), cost.window(step, chosen))
 
 
 def _bytes(v: Lookup) -> dict[str, int]:
@@ -141,7 +179,7 @@ def _bytes(v: Lookup) -> dict[str, int]:
     return sizes | ({"last": 4 * v.last_words} if v.last_words else {})
 
 
-def _convolve(step: Step, chosen: tuple[Lookup, ...]) -> Form:
+def _convolve(step: Step, chosen: tuple[Lookup, ...], _network: Network) -> Form:
     scratch = [("table", 4 * max(v.table_words for v in chosen))]
     for k, v in enumerate(chosen, 1):
         scratch += [(f"{name}{k}", size) for name, size in _bytes(v).items()]
@@ -166,54 +204,65 @@ def _may_replace(step: Step, tensor: Stored) -> bool:
     same = (out.channels, out.height, out.width) == (tensor.channels, tensor.height, tensor.width)
     if step.kind in ("Requantise", "Add"):
         return same and out.size <= tensor.size
-    if step.kind not in ("Convolve", "Multiply"):
+    if step.kind not in ("Convolve", "Window", "Multiply") or is_pixels(tensor):
         return False
-    if tensor is step.other and same and out.size == tensor.size:  # each value is read just before it is written
-        return step.kind == "Convolve" or tensor is not step.input
-    if step.kind == "Multiply" or is_pixels(tensor) or tensor is not step.input:
-        return False
-    return all(
-        (row + 1) * out.row * out.size <= _rows_read(step, row) * tensor.row * tensor.size for row in range(out.height)
+    if tensor is step.other and (not same or out.size != tensor.size):
+        return False  # else each value is read just before it is written
+    if tensor is not step.input:
+        return True
+    return step.kind != "Multiply" and all(
+        (row + 1) * out.row * out.size <= _rows_done(step, row) * tensor.row * tensor.size for row in range(out.height)
     )
 
 
-def _rows_read(step: Step, row: int) -> int:
-    """Return how many rows of its input a Convolve step has read when it writes a row of its result."""
-    for conv in reversed(step.convs):
-        row = row * conv.stride - conv.padding[0] + conv.weights.shape[1] - 1
-    return min(step.input.height, row + 1)
+def _rows_done(step: Step, row: int) -> int:
+    """Return how many rows of its input a step no longer needs when it writes a row of its result."""
+    if step.kind == "Convolve":
+        for conv in reversed(step.convs):
+            row = row * conv.stride - conv.padding[0] + conv.weights.shape[1] - 1
+        return min(step.input.height, row + 1)
+    first = step.convs[0]
+    if len(step.convs) == 2:  # the row between that comes next
+        second = step.convs[1]
+        row += second.weights.shape[1] - second.padding[0] - 1
+    return max(0, min(step.input.height, (row + 1) * first.stride - first.padding[0]))
 
 
-def _tensor_buffers(steps: Sequence[Step], by_rows: bool) -> tuple[list[Buffer], dict[str, str]]:
-    """Return the buffers of the stored tensors, and the buffer of each tensor; a chain is written one over the other."""
+def _tensor_buffers(steps: Sequence[Step], by_rows: bool) -> tuple[list[Buffer], dict[str, tuple[str, int]]]:
+    """Return the buffers of the stored tensors, and of each tensor the name of its buffer and where in it it starts."""
     last_reader = {t.name: k for k, step in enumerate(steps) for t in step.reads}
-    chains: dict[str, list[tuple[int, int, int]]] = {}  # by the name of the first tensor
-    owner: dict[str, str] = {}
+    parts: dict[str, list[tuple[int, int, int, int]]] = {}  # by the name of the first tensor
+    owner: dict[str, tuple[str, int]] = {}
 
-    def add(tensor: Stored, k: int, over: Stored | None) -> None:
-        owner[tensor.name] = owner[over.name] if over else tensor.name
-        part = (k, last_reader.get(tensor.name, len(steps)), tensor.bytes)
-        chains.setdefault(owner[tensor.name], []).append(part)
+    def add(tensor: Stored, k: int, over: Stored | None, start: int = 0) -> None:
+        buffer, before = owner[over.name] if over else (f"tensor:{tensor.name}", 0)  # no node's name has a colon
+        owner[tensor.name] = buffer, before + start
+        last = last_reader.get(tensor.name, len(steps))
+        parts.setdefault(buffer, []).append((k, last, before + start, before + start + tensor.bytes))
 
     if is_pixels(steps[0].input) and not by_rows:
         add(steps[0].input, 0, None)
     for k, step in enumerate(steps):
         over = [t for t in (step.other, step.input) if t is not None and t.name in owner]
-        add(step.writes, k, next((t for t in over if last_reader[t.name] == k and _may_replace(step, t)), None))
-    owner = {name: f"tensor:{first}" for name, first in owner.items()}  # no node's name has a colon
-    buffers = [Buffer(f"tensor:{name}", tuple(parts)) for name, parts in chains.items()]
-    return [*buffers, Buffer("state", ((0, 0, STATE),))], owner
+        if step.kind == "Halve":
+            add(step.writes, k, step.input)
+            add(step.also, k, step.input, halved_bytes(step))
+        else:
+            add(step.writes, k, next((t for t in over if last_reader[t.name] == k and _may_replace(step, t)), None))
+    buffers = [Buffer(name, tuple(each)) for name, each in parts.items()]
+    return [*buffers, Buffer("state", ((0, 0, 0, STATE),))], owner
 
 
 def _placed(forms: list[Form], by_rows: bool) -> Plan:
     steps = [form.step for form in forms]
     buffers, owner = _tensor_buffers(steps, by_rows)
     for k, form in enumerate(forms):
-        buffers += [Buffer(f"{k}.{name}", ((k, k, size),)) for name, size in form.scratch]
+        buffers += [Buffer(f"{k}.{name}", ((k, k, 0, size),)) for name, size in form.scratch]
     places, top = place(buffers, len(steps) + 1)
     scratch = [{name: places[f"{k}.{name}"] for name, _ in form.scratch} for k, form in enumerate(forms)]
     scratch[0]["state"] = places["state"]
-    return Plan(tuple(forms), {name: places[of] for name, of in owner.items()}, tuple(scratch), top, by_rows)
+    tensors = {name: places[buffer] + start for name, (buffer, start) in owner.items()}
+    return Plan(tuple(forms), tensors, tuple(scratch), top, by_rows)
 
 
 # ------------------------------------------------------------------ pieces
@@ -267,14 +316,19 @@ class _Pieces:
         counts = reader_counts(base)
         while k < len(base):
             end = self.partner(k, counts)
-            variants = [self.variant(base, k, end + 1)]
+            ways = [base[k : end + 1]]
             if end > k:
-                for steps in self.as_one(base[k], base[k + 1 : end], base[end]):
-                    changed = [*base[:k], *steps, *base[end + 1 :]]
-                    variants.append(self.variant(changed, k, k + len(steps)))
-            pieces.append(variants)
+                ways += self.as_one(base[k], base[k + 1 : end], base[end])
+            pieces.append([self.variant([*base[:k], *way, *base[end + 1 :]], k, k + len(way)) for way in self.more(k, ways)])
             k = end + 1
         return pieces, self.by_rows
+
+    def more(self, k: int, ways: list[list[Step]]) -> Iterator[list[Step]]:
+        """Yield the ways to do a piece, and each with its convolutions done window by window."""
+        for way in ways:
+            yield way
+            if any(step.kind == "Convolve" for step in way) and not (k == 0 and self.by_rows):
+                yield [dataclasses.replace(s, window=True) if s.kind == "Convolve" else s for s in way]
 
     def partner(self, k: int, counts: dict[str, int]) -> int:
         """Return the step that can be joined to step k, with no other convolution between; k where there is none."""
@@ -292,11 +346,18 @@ class _Pieces:
         return _Variant(tuple(alive[start:end]), tuple(forms_of(step, self.network) for step in steps[start:end]))
 
     def as_one(self, first: Step, between: list[Step], second: Step) -> Iterator[list[Step]]:
-        """Yield the ways to join: as they are; and with the codes made first, over a stream that nothing else needs."""
+        """Yield the ways to join two convolutions.
+
+        As they are; with the codes made first, over a stream that nothing else needs; and with the stream halved in place.
+        """
         both = joined(first, second)
         yield [*between, both]
-        if both.source is not None and between:
-            codes = stored(both.source.name, self.network.tensors[both.source.name])
-            rest = tuple(node for node in both.nodes if node is not both.source)
-            requantise = Step((both.source,), both.input, codes)
-            yield [*between, requantise, dataclasses.replace(both, nodes=rest, input=codes, source=None)]
+        if both.source is None or not between:
+            return
+        codes = stored(both.source.name, self.network.tensors[both.source.name])
+        rest = tuple(node for node in both.nodes if node is not both.source)
+        after = dataclasses.replace(both, nodes=rest, input=codes, source=None)
+        yield [*between, Step((both.source,), both.input, codes), after]
+        if len(between) == 1 and halvable(between[0], both, codes):
+            nodes = (both.source, *between[0].nodes)
+            yield [Step(nodes, both.input, codes, source=both.source, also=between[0].writes), after]

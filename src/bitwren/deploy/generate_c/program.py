@@ -30,7 +30,7 @@ class Program:
         self.kernels: list[str] = []
         self.functions: list[str] = []
 
-    def kernel(self, kind: str, template: str, **values) -> str:
+    def kernel(self, kind: str, template: str, /, **values) -> str:
         """Add a function from a template; return its name."""
         return self._named(kind, render(template, name=NAME, **values), self.kernels)
 

@@ -2,7 +2,9 @@
 
 A step is as many nodes as can be done in one pass over the rows, so that what lies between them is never stored:
 
-    Convolve    [requantise] conv [requantise conv] [requantise [add]]
+    Convolve    [requantise] conv [requantise conv] [requantise [add]]: each row of the input once
+    Window      the same, row after row of the result, each with all rows of its window: slower, in less memory
+    Halve       requantise and pool of one stream, which is written over
     Score       [requantise] conv 1x1, sum     (the sum over the picture is taken first: the two commute)
     Multiply    conv with 8-bit weights or with a large window, the plain way; [requantise [add]] as above
     Requantise, Add, Pool, Sum    one node each
@@ -10,8 +12,6 @@ A step is as many nodes as can be done in one pass over the rows, so that what l
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-
-import numpy as np
 
 from bitwren.deploy.generate_c.lookup import LARGEST_WINDOW
 from bitwren.network import graph
@@ -63,6 +63,7 @@ class Step:
 
     source: the requantise between what is read and the convolution. middle: between two convolutions. sink: after the
     last. add: the node that adds `other` to the sink's result, `adjust` the requantise of other before that.
+    window: whether a Convolve step is a Window step. also: the second tensor that a Halve step leaves, the pool's.
     """
 
     nodes: tuple[Node, ...]
@@ -75,15 +76,21 @@ class Step:
     add: graph.Add | None = None
     other: Stored | None = None
     adjust: graph.Requantise | None = None
+    window: bool = False
+    also: Stored | None = None
 
     @property
     def kind(self) -> str:
         """The kind of step, one of those at the top of this file."""
+        if self.also is not None:
+            return "Halve"
         if not self.convs:
             return type(self.nodes[0]).__name__
         if isinstance(self.nodes[-1], graph.Sum):
             return "Score"
-        return "Convolve" if all(map(is_lookup, self.convs)) else "Multiply"
+        if not all(map(is_lookup, self.convs)):
+            return "Multiply"
+        return "Window" if self.window else "Convolve"
 
     @property
     def reads(self) -> tuple[Stored, ...]:
@@ -219,6 +226,35 @@ def joinable(first: Step, second: Step, readers: Mapping[str, int]) -> bool:
     return conv.stride == 1 and -(-columns // 2) == -(-width // 2)
 
 
+def halvable(pool: Step, both: Step, codes: Stored) -> bool:
+    """Return whether a pool and the codes of the same stream can be made in one pass, over the stream.
+
+    both: the step that reads the codes, and what the pool gives as its `other`. See `halve.c.in`: rows of codes and of
+    pooled values are packed behind the rows that are still to be read.
+    """
+    if pool.kind != "Pool" or pool.input is not both.input or both.other is not pool.writes:
+        return False
+    x, y = pool.input, pool.writes
+    node = pool.nodes[0]
+    if node.padding[0] != 1 or codes.ctype != "uint8_t" or x.ctype != "int16_t" or y.ctype != "int16_t" or x.row % 2:
+        return False
+    done, at = 0, 0  # rows of the stream turned into codes; where the next packed row begins
+    for r in range(y.height):
+        while done < min(2 * r + 1, x.height):
+            if at > done * x.row * 2:
+                return False
+            at, done = at + codes.row, done + 1
+        at += 2 * y.row
+        if done < x.height and at > done * x.row * 2:
+            return False
+    return True
+
+
+def halved_bytes(step: Step) -> int:
+    """Return where in the stream that a Halve step reads its pooled rows go: behind the packed rows."""
+    return step.writes.bytes + step.also.bytes
+
+
 def reader_counts(steps: Iterable[Step]) -> dict[str, int]:
     """Return how many steps read each tensor."""
     counts: dict[str, int] = {}
@@ -229,9 +265,9 @@ def reader_counts(steps: Iterable[Step]) -> dict[str, int]:
     return counts
 
 
-def zero_of(step: Step, k: int, network: Network) -> np.ndarray:
-    """Return the zero points (C,) of what the k-th convolution of a step reads."""
-    return network.tensors[step.convs[k].input].zero
+def inner_of(step: Step, network: Network) -> Stored:
+    """Return what lies between the two convolutions of a step, as it is stored row by row in a Window step."""
+    return stored(step.middle.name, network.tensors[step.middle.name])
 
 
 def is_pixels(tensor: Stored) -> bool:

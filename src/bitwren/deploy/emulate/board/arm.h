@@ -9,6 +9,10 @@
 #define SYSTICK_RELOAD REGISTER(0xE000E014u)
 #define SYSTICK_VALUE REGISTER(0xE000E018u)
 #define CONFIGURATION_CONTROL REGISTER(0xE000ED14u)
+#define PROTECTION_TYPE REGISTER(0xE000ED90u) /* of the memory protection unit: bits 8 to 15, its regions */
+#define PROTECTION_CONTROL REGISTER(0xE000ED94u)
+#define PROTECTION_BASE REGISTER(0xE000ED9Cu)
+#define PROTECTION_SIZE REGISTER(0xE000EDA0u)
 #define TICKS 0x1000000u     /* SysTick counts down from TICKS - 1 to 0 */
 #define TRAP_UNALIGNED 0x8u  /* an access that is not aligned is a fault, as it always is on Cortex-M0 */
 
@@ -59,10 +63,21 @@ static inline void counter_loop(uint32_t turns)
     __asm__ volatile(".syntax unified\n1: subs %0, %0, #1\n bne 1b" : "+l"(turns) : : "cc");
 }
 
+/* A write to what stands for flash is a fault, where the processor can see to it. */
+static void protect_flash(void)
+{
+    if (PROTECTION_TYPE >> 8 & 0xFF) {
+        PROTECTION_BASE = 0x10u;                       /* region 0, from address 0 */
+        PROTECTION_SIZE = 6u << 24 | 21u << 1 | 1u;    /* read only, 2^22 bytes, on */
+        PROTECTION_CONTROL = 5;                        /* on; elsewhere everything is allowed */
+    }
+}
+
 void start(void);
 void start(void)
 {
     CONFIGURATION_CONTROL |= TRAP_UNALIGNED;
+    protect_flash();
     for (uint32_t *from = data_load, *to = data_start; to < data_end;)
         *to++ = *from++;
     for (uint32_t *to = bss_start; to < bss_end;)

@@ -2,7 +2,7 @@
 
    Both files go through semihosting: the emulator, as a debugger would, reads and writes them in its own folder.
    "records" holds 32-bit words: a header, then one record for each picture; boot.py reads them. With NETWORK_SELFTEST
-   the self-test is run first; with BY_ROWS pictures are handed over row by row. */
+   the self-test is run first, and pictures are handed over row by row. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,6 +42,8 @@ struct record {
 };
 
 extern uint32_t stack_low[];
+/* The least room for the stack: the network's, and what this file and an interrupt take. It gets all that is left. */
+__attribute__((section(".stack"), used)) static uint32_t least_stack[(NETWORK_STACK_BYTES + 256u) / 4u];
 
 static struct {
     uint8_t before[GUARD];
@@ -81,7 +83,7 @@ static void write_file(intptr_t file, const void *from, size_t bytes)
         leave(DISK);
 }
 
-#ifdef BY_ROWS
+#ifdef NETWORK_SELFTEST
 #define CLASSIFY classify_by_rows
 
 static void classify_by_rows(void *arena, const uint8_t *picture, int32_t *scores)

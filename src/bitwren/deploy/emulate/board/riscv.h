@@ -69,7 +69,10 @@ __attribute__((used)) static void initialise(void)
 __attribute__((used, aligned(4))) static void fault(void) { leave(FAULT); }
 
 __asm__(".section .vectors, \"ax\"\n.globl start\n.option push\n.option arch, +zicsr\n"
-        "start: la sp, stack_top\n la t0, fault\n csrw mtvec, t0\n j initialise\n"
+        "start: la sp, stack_top\n la t0, fault\n csrw mtvec, t0\n"
+        /* Physical memory protection: the 2^25 bytes from here, which stand for flash, can be read and executed only. */
+        "la t0, start\n srli t0, t0, 2\n li t1, 0x3fffff\n or t0, t0, t1\n csrw pmpaddr0, t0\n"
+        "li t0, 0x9d\n csrw pmpcfg0, t0\n j initialise\n"
         ".option pop\n.text");
 
 #endif

@@ -1,0 +1,64 @@
+"""The functions that do the work of a convolution, written once for all layers that they fit: tables, additions, lists."""
+
+from bitwren.deploy.generate_c.lookup import Lookup
+from bitwren.deploy.generate_c.program import Program, times
+
+FEW = 4  # words of sums at once where a processor has 8 registers
+
+
+def table(program: Program, v: Lookup) -> str:
+    """Add the function that makes the tables of a block and a tile; return its name."""
+    columns, groups = v.geometry.table_columns, v.groups
+    period = next(p for p in range(1, len(groups) + 1) if groups == groups[:p] * (len(groups) // p) and len(groups) % p == 0)
+    runs = _runs(groups[:period])
+    repeats = len(groups) // period
+    if len(runs) == 1:
+        runs, repeats = [[runs[0][0], len(groups)]], 1
+    values = dict(columns=columns, channels=v.channels, block=v.block, groups=groups, runs=runs, repeats=repeats)
+    return program.kernel("table", "table.c.in", **values)
+
+
+def _runs(groups: tuple[int, ...]) -> list[list[int]]:
+    """Return sizes of groups with how many of that size follow each other."""
+    runs: list[list[int]] = []
+    for group in groups:
+        if runs and runs[-1][0] == group:
+            runs[-1][1] += 1
+        else:
+            runs.append([group, 1])
+    return runs
+
+
+def add(program: Program, v: Lookup) -> str:
+    """Add the function that looks the sums of a tile up and adds them; return its name."""
+    tile = v.geometry.tile
+    parts = -(-tile // FEW)
+    few = [range(tile * k // parts, tile * (k + 1) // parts) for k in range(parts)]
+    values = dict(columns=tile, stride=v.geometry.stride, wide=v.wide, sum_type=sum_type(v), few=few)
+    return program.kernel("add_wide" if v.wide else "add", "add.c.in", **values)
+
+
+def sum_type(v: Lookup) -> str:
+    """Return the C type of the sums."""
+    return "int32_t" if v.wide else "uint32_t"
+
+
+def decode(program: Program, v: Lookup, rows: int) -> str:
+    """Add the function that makes lists of places of weights, of so many rows of the window; return its name."""
+    g, window = v.geometry, v.geometry.window
+    bases = [4 + sum(4 * g.table_columns << group >> 1 for group in v.groups[:k]) for k in range(len(v.groups))]
+    values = dict(columns=g.table_columns, groups=v.groups, unit=v.unit, window=window, times=times)
+    if v.unit:
+        units, at = [], 0
+        for number in range(v.block // v.unit):
+            fields, shift = [], 0
+            while shift < v.unit:
+                fields.append((shift, v.groups[at], bases[at]))
+                shift += v.groups[at]
+                at += 1
+            units.append((number, fields))
+        values |= dict(unit_type=f"uint{v.unit}_t", units=units, filters_end=False)
+    else:
+        values |= dict(unit_type="uint8_t", runs=_runs(v.groups), filters=g.filters)
+        values |= dict(filters_end=rows > 1 and g.filters * window * v.block % 8 != 0)
+    return program.kernel("decode", "decode.c.in", **values)
