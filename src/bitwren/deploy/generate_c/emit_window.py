@@ -10,7 +10,7 @@ from bitwren.deploy.generate_c import kernels
 from bitwren.deploy.generate_c.constants import Field
 from bitwren.deploy.generate_c.emit_convolve import Convolving
 from bitwren.deploy.generate_c.plan import Form
-from bitwren.deploy.generate_c.program import NAME, Code, Program, times
+from bitwren.deploy.generate_c.program import NAME, Code, Program
 from bitwren.deploy.generate_c.sink import Sink
 from bitwren.deploy.generate_c.stage import Stage
 from bitwren.deploy.generate_c.steps import inner_of
@@ -63,7 +63,6 @@ class _Windowed(Convolving):
             texts=texts,
             input_row=step.input.row,
             output_row=step.writes.row,
-            times=times,
             **values,
         )
         return Code("window", text, fields)
