@@ -1,7 +1,7 @@
-"""C of a Convolve step in little memory: row after row of the result, its window's rows read and looked up anew each time.
+"""C of a Convolve step in little memory: row after row of the result, its window's rows looked up anew each time.
 
-No row of sums waits for input, and lists of places and tables are made for a block of channels and one row of the window
-at a time. Between two convolutions lie as many rows as the second one's window has.
+No row of sums waits for input, and lists of places and tables are made for a block of channels and one row of the
+window at a time. Between two convolutions lie as many rows as the second one's window has.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The functions that do the work of a convolution, written once for all layers that they fit: tables, additions, lists."""
+"""The functions that do a convolution's work, written once for all layers that they fit: tables, additions, lists."""
 
 from bitwren.deploy.generate_c.lookup import Lookup
 from bitwren.deploy.generate_c.program import Program
@@ -9,7 +9,8 @@ FEW = 4  # words of sums at once where a processor has 8 registers
 def table(program: Program, v: Lookup) -> str:
     """Add the function that makes the tables of a block and a tile; return its name."""
     columns, groups = v.geometry.table_columns, v.groups
-    period = next(p for p in range(1, len(groups) + 1) if groups == groups[:p] * (len(groups) // p) and len(groups) % p == 0)
+    count = len(groups)
+    period = next(p for p in range(1, count + 1) if count % p == 0 and groups == groups[:p] * (count // p))
     runs = _runs(groups[:period])
     repeats = len(groups) // period
     if len(runs) == 1:
