@@ -2,10 +2,11 @@
 
     python evidence/firmware.py 20-1.bwn 20-4.bwn 8-0.5.bwn --shared ../shared --out results/firmware.json
 
-The networks are those of the bars: 20-1 and 20-4 of 32 x 32 pixels in colour, 8-0.5 of 28 x 28 in grey. 20-1 classifies
-the first 500 CIFAR-10 test pictures without JPEG's losses on a Cortex-M4 and on an RV32 core without multiplier; all else
-runs on random pictures. Every logit of every run is compared with the reference's. The count of instructions is compared
-with that of a trace of every instruction that the emulator executes, for one picture on those two cores.
+The networks are those of the bars: 20-1 and 20-4 of 32 x 32 pixels in colour, 8-0.5 of 28 x 28 in grey. 20-1
+classifies the first 500 CIFAR-10 test pictures without JPEG's losses on a Cortex-M4 and on an RV32 core without
+multiplier; all else runs on random pictures. Every logit of every run is compared with the reference's. The count of
+instructions is compared with that of a trace of every instruction that the emulator executes, for one picture on
+those two cores.
 """
 
 import argparse

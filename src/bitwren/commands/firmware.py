@@ -12,7 +12,8 @@ def generate(arguments) -> int:
     from bitwren.network.pack import read_bwn
 
     network = read_bwn(arguments.model)
-    words = ["bitwren", "generate", arguments.model.name, "--layout", arguments.layout, "--optimise", arguments.optimise]
+    options = ["--layout", arguments.layout, "--optimise", arguments.optimise]
+    words = ["bitwren", "generate", arguments.model.name, *options]
     files = make_files(network, arguments.layout, arguments.optimise, shlex.join(words))
     for name, content in files.items():
         path = arguments.out / name

@@ -94,7 +94,8 @@ def macs(network: Network) -> int:
 def _title(network: Network) -> str:
     made = network.about.get("recipe") if isinstance(network.about, dict) else None
     made = f" {_comment(made)}" if isinstance(made, str) else ""
-    return f"Network{made}: {network.channels} x {network.height} x {network.width} pixels to {len(network.classes)} classes."
+    pixels = f"{network.channels} x {network.height} x {network.width} pixels"
+    return f"Network{made}: {pixels} to {len(network.classes)} classes."
 
 
 def _summary(network: Network, plan: Plan, constants: int) -> str:
@@ -135,9 +136,11 @@ def _about(form: Form) -> list[str]:
             lines.append(f"writes  {_tensor(tensor)}")
     for v in form.lookups:
         g = v.geometry
+        shapes = f"{g.channels} x {g.height} x {g.width} -> {g.filters} x {g.rows} x {g.columns}"
+        blocks = f", {v.blocks} blocks" if v.blocks > 1 else ""
         lines.append(
-            f"lookup  {g.channels} x {g.height} x {g.width} -> {g.filters} x {g.rows} x {g.columns}, window {g.window}, "
-            f"stride {g.stride}; groups {' '.join(map(str, v.groups))}{f', {v.blocks} blocks' if v.blocks > 1 else ''}; "
+            f"lookup  {shapes}, window {g.window}, "
+            f"stride {g.stride}; groups {' '.join(map(str, v.groups))}{blocks}; "
             f"{g.tiles} x {g.tile} words; sums in {'32 bits' if v.wide else '16 bit lanes'}"
         )
     if form.scratch:
