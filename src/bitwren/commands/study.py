@@ -25,7 +25,36 @@ def study(arguments) -> int:
         raise UsageError("this command needs PyTorch: pip install 'bitwren[train]'")
     if state.torn:
         print(f"bitwren: {state.torn}", file=sys.stderr)
-    return _carry_out(arguments, state, left)
+    return _dry_run(arguments, state, left, threads) if arguments.dry_run else _carry_out(arguments, state, left)
+
+
+def _dry_run(arguments, state, left, threads) -> int:
+    from bitwren.commands.training import require_torch
+    from bitwren.study.display import duration
+    from bitwren.study.estimate import estimate
+    from bitwren.terminal import aligned, ruled
+
+    require_torch(threads)
+    from bitwren.train.timing import picture_seconds
+
+    estimates = estimate(left, state.records, picture_seconds)
+    rows = [("runs left", "seeds", "each", "from")]
+    for group in estimates:
+        name = group.runs[0].rpartition("-seed")[0] if len(group.runs) > 1 else group.runs[0]
+        time = "?" if group.seconds is None else duration(group.seconds)
+        rows.append((name, str(len(group.runs)), time, group.source))
+    print(ruled([f"{line}  {source}" for line, source in _last_column_left(rows, aligned)]))
+    known = [(len(group.runs), group.seconds) for group in estimates if group.seconds is not None]
+    seconds = sum(count * each for count, each in known) / arguments.jobs
+    unknown = len(left) - sum(count for count, _ in known)
+    more = f", and {unknown} runs of unknown length" if unknown else ""
+    print(f"\n{len(left)} of {len(state.study.runs)} runs left: {duration(seconds)} at --jobs {arguments.jobs}{more}")
+    print("measured: a few steps of each network on random pictures, on this machine; earlier: this study's records")
+    return 0
+
+
+def _last_column_left(rows, aligned) -> list[tuple[str, str]]:
+    return list(zip(aligned([row[:-1] for row in rows], left=1), (row[-1] for row in rows), strict=True))
 
 
 def _carry_out(arguments, state, left) -> int:
