@@ -268,6 +268,17 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--threads", type=int, default=2)
     training.add_argument("--out", metavar="FILE", type=Path, help="write the figures as JSON")
     _add_bench_model(subjects)
+
+    report = command(
+        "report",
+        _command("report", "report"),
+        "write the page of a study: tables, pictures, statistics",
+        """\
+        STUDY is a study's folder, or its runs.jsonl. One HTML file that loads nothing from anywhere; the pictures also
+        lie beside it, as report-files/NAME.svg for report.html. Needs the extra: pip install 'bitwren[study]'.""",
+    )
+    report.add_argument("study", metavar="STUDY", type=Path)
+    report.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: report.html in the study's folder")
     return parser
 
 
