@@ -11,7 +11,7 @@ import pytest
 from bitwren.cli import main
 from bitwren.errors import DataError
 from bitwren.report.study_page import write_page
-from bitwren.report.study_page.records import read_records
+from bitwren.report.study_page.records import checked_records
 from bitwren.report.study_page.statistics import paired_difference, summarise, verdict
 from bitwren.report.study_page.tables import Grid, difference_table, main_table
 
@@ -160,7 +160,7 @@ def test_numbers_that_are_no_numbers(tmp_path):
 def test_last_line_counts_and_a_torn_one_does_not(tmp_path):
     path = tmp_path / "runs.jsonl"
     path.write_text(json.dumps(failed()) + "\n" + json.dumps(run()) + "\n" + json.dumps(run(seed=1))[:40])
-    (record,) = read_records(path)
+    (record,) = checked_records(path)
     assert record["status"] == "done"
 
 
@@ -169,17 +169,17 @@ def test_last_line_counts_and_a_torn_one_does_not(tmp_path):
     [
         ("", "holds no run"),
         ("{\n{}\n", "line 1 is not JSON"),
-        ("[]\n", "line 1 has no text 'run'"),
-        (json.dumps(run(status="odd")), "status is 'odd'"),
-        (json.dumps(run(axes=[1])), "axes is [1]"),
-        (json.dumps(run(seed=None)), "seed is None"),
-        (json.dumps(run(curve={"a": 1})), "curve is dict"),
+        ("[]\n", "line 1 is b'[]', expected the record of a run"),
+        (json.dumps(run(status="odd")) + "\n", "status is 'odd'"),
+        (json.dumps(run(axes=[1])) + "\n", "axes is [1]"),
+        (json.dumps(run(seed=None)) + "\n", "seed is None"),
+        (json.dumps(run(curve={"a": 1})) + "\n", "curve is dict"),
     ],
 )
 def test_broken_records_are_refused(tmp_path, content, message):
     (tmp_path / "runs.jsonl").write_text(content)
     with pytest.raises(DataError, match=re.escape(message)):
-        read_records(tmp_path / "runs.jsonl")
+        checked_records(tmp_path / "runs.jsonl")
 
 
 def test_markup_in_records_is_text(tmp_path):

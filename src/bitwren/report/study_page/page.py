@@ -6,7 +6,7 @@ from pathlib import Path
 from bitwren.atomic import write_atomic
 from bitwren.errors import DataError, UsageError, WriteError
 from bitwren.report.study_page.figures import draw_figures
-from bitwren.report.study_page.records import RECORDS, read_records
+from bitwren.report.study_page.records import checked_records
 from bitwren.report.study_page.tables import (
     Grid,
     anchors,
@@ -16,6 +16,7 @@ from bitwren.report.study_page.tables import (
     run_table,
     shown,
 )
+from bitwren.study.records import RECORDS
 
 # A picture on its own has no page that gives it a colour.
 ALONE = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd;background:#16181c}}</style>"
@@ -67,7 +68,7 @@ def write_page(study: Path, out: Path) -> list[Path]:
     study: its folder, or its runs.jsonl. Raises DataError for records that are missing or broken, UsageError where a
     package is missing, WriteError where a file cannot be written.
     """
-    records = read_records(records_file(study))
+    records = checked_records(records_file(study))
     grid = Grid(records)
     figures = draw_figures(grid, records)
     html = render(records, figures, grid)

@@ -1,45 +1,27 @@
-"""The runs of a study as the page needs them: runs.jsonl, one JSON object a line, the last of a run's counts."""
+"""The runs of a study, checked for what the page needs of them."""
 
-import json
 import math
 from pathlib import Path
 
 from bitwren.errors import DataError
+from bitwren.study.records import read_records
 
-RECORDS = "runs.jsonl"
 
+def checked_records(path: Path) -> list[dict]:
+    """Return the last record of each run, in the order in which the runs first ended, as the page can take them.
 
-def read_records(path: Path) -> list[dict]:
-    """Return the last record of each run, in the order in which the runs first ended.
-
-    A last line that is torn, as a loss of power leaves it, is passed over. Raises DataError for a file that cannot be
-    read, for any other broken line, and where no run is left.
+    A last line that is torn is passed over. Raises DataError for a file that cannot be read or is broken before its
+    last line, for a record that is none, and where no run is left.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    lines = content.split(b"\n")
-    records: dict[str, dict] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if number == len(lines):
-                break
-            raise DataError(f"{path}: line {number} is not JSON: {error}") from None
-        _check(record, f"{path}: line {number}")
-        records[record["run"]] = record
+    records, _ = read_records(path)
+    for record in records.values():
+        _check(record, f"{path}: run {record['run']}")
     if not records:
         raise DataError(f"{path}: holds no run, expected at least 1")
     return list(records.values())
 
 
-def _check(record: object, place: str) -> None:
-    if not isinstance(record, dict) or not isinstance(record.get("run"), str):
-        raise DataError(f"{place} has no text 'run', expected the record of a run")
+def _check(record: dict, place: str) -> None:
     if record.get("status") not in ("done", "failed"):
         raise DataError(f"{place}: status is {record.get('status')!r}, expected 'done' or 'failed'")
     axes = record.get("axes")
