@@ -370,8 +370,9 @@ def _fail(message: str, status: int = 1) -> int:
 
 def main(words: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    with contextlib.suppress(AttributeError):  # a stream without an encoding
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a stream without an encoding
+            stream.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
     try:
         parser = _parser()
         arguments = parser.parse_args(_with_subject(sys.argv[1:] if words is None else words))
