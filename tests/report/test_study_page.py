@@ -1,5 +1,6 @@
 """The page of a study: its statistics, and that it stands up to runs that failed, are missing or carry markup."""
 
+import itertools
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import pytest
 
 from bitwren.cli import main
 from bitwren.errors import DataError
+from bitwren.report.study_page import figures as figures_module
 from bitwren.report.study_page import write_page
 from bitwren.report.study_page.records import checked_records
 from bitwren.report.study_page.statistics import paired_difference, summarise, verdict
@@ -155,6 +157,29 @@ def test_failed_and_missing(tmp_path):
 def test_numbers_that_are_no_numbers(tmp_path):
     html = page_of(tmp_path, [run(accuracy={"test": float("nan")}, cost=None, seconds={"step": "fast"}, curve=None)])
     assert "nan</td>" not in html and "–" in html
+
+
+@pytest.mark.parametrize("sets", [["cifar10-jpeg"], ["cifar10-jpeg", "fashion-mnist"]])
+def test_no_legend_is_cut_off_and_no_ticks_overlap(monkeypatch, sets):
+    records = [
+        run(activation, bits, data=data, cost={"weight_bits": bits, "multiplications": (bits - 1) * 50_000})
+        for data in sets
+        for activation in ("bn", "srelu")
+        for bits in (1, 32)
+    ]
+    drawn, svg = [], figures_module._svg
+    monkeypatch.setattr(figures_module, "_svg", lambda figure, *words: (drawn.append(figure), svg(figure, *words))[1])
+    figures_module.draw_figures(Grid(records), records)
+    assert len(drawn) >= 4
+    for figure in drawn:
+        (legend,) = figure.legends
+        box = legend.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width, (box, figure.bbox)
+        for one in figure.axes:
+            low, high = one.get_xlim()
+            shown = [t for t in one.get_xticklabels() if t.get_text() and low <= t.get_position()[0] <= high]
+            boxes = sorted((t.get_window_extent() for t in shown), key=lambda b: b.x0)
+            assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes)), [t.get_text() for t in shown]
 
 
 def test_last_line_counts_and_a_torn_one_does_not(tmp_path):

@@ -12,6 +12,8 @@ COLOURS = (BLUE, RED, GREEN, "#CC79A7", "#E69F00", "#56B4E9")  # of the set that
 MARKS = "osD^vP"
 TEXT = "#010203"  # stands for the colour of the page's text, which the browser knows
 PANELS = 2  # side by side
+NARROW = 6.4  # inches: the width of a picture of one panel
+LINEAR = 1000  # up to here an axis that shows 0 beside powers of ten is linear
 
 
 def draw_figures(grid: Grid, records: Sequence[dict]) -> list[dict]:
@@ -81,7 +83,7 @@ def _style(grid: Grid, column: tuple) -> tuple[str, str]:
 def _panels(groups: list[str]):
     rows = -(-len(groups) // PANELS)
     columns = min(PANELS, len(groups))
-    figure = new_figure(8.4 if columns > 1 else 6.4, 3.1 * rows + 0.5)
+    figure = new_figure(8.4 if columns > 1 else NARROW, 3.1 * rows + 0.5)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for unused in axes[len(groups) :]:
         unused.set_axis_off()
@@ -100,7 +102,8 @@ def _legend(figure, grid: Grid, columns: list[tuple], lines: bool) -> None:
         for colour, mark in (_style(grid, column) for column in columns)
     ]
     names = [grid.column_name(column) for column in columns]
-    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False, fontsize=9)
+    columns = min(4 if figure.get_figwidth() > NARROW else 2, len(names))  # wider, the ends would be cut off
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
 
 
 def _curves(grid: Grid, done: Sequence[dict]):
@@ -141,8 +144,10 @@ def _scatter(grid: Grid, done, across, up, xlabel: str, ylabel: str, scale: str 
                 colour, mark = _style(grid, grid.column(record))
                 one.plot(x, y, mark, color=colour, markersize=6, alpha=0.85)
         if scale == "symlog":
-            one.set_xscale("symlog", linthresh=1000)
-            one.set_xlim(left=-100)
+            one.set_xscale("symlog", linthresh=LINEAR)
+            one.set_xlim(left=-0.1 * LINEAR)
+            end = one.get_xlim()[1]
+            one.set_xticks([x for x in one.get_xticks() if x == 0 or LINEAR <= x <= end])  # others would overlap 0
         else:
             one.set_xscale(scale)
         if scale != "linear":
