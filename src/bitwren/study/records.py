@@ -33,7 +33,7 @@ def read_records(path: Path) -> tuple[dict[str, dict], str | None]:
             return records, torn
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: line {number} is not JSON: {error}") from None
         if not isinstance(record, dict) or not isinstance(record.get("run"), str):
             raise DataError(f"{path}: line {number} is {line[:40]!r}, expected the record of a run")
