@@ -1,4 +1,4 @@
-"""bitwren study STUDY.toml: a grid of training runs, here or on a Ray cluster."""
+"""bitwren study STUDY.toml: a grid of training runs."""
 
 import importlib.util
 import os
@@ -60,11 +60,12 @@ def _last_column_left(rows, aligned) -> list[tuple[str, str]]:
 def _carry_out(arguments, state, left) -> int:
     from bitwren.study.display import duration, shown
     from bitwren.study.runner import carry_out_study
+    from bitwren.study.workers import LocalWorkers
 
     skipped = len(state.done)
     try:
         with shown() as show:
-            carry_out_study(state, arguments.study, left, _workers(arguments, left), show)
+            carry_out_study(state, arguments.study, left, LocalWorkers(arguments.jobs), show)
     except KeyboardInterrupt:
         done, runs = len(state.done), len(state.study.runs)
         raise TrainingError(
@@ -77,9 +78,3 @@ def _carry_out(arguments, state, left) -> int:
     print(f"time       {duration(state.seconds)}, of it {state.overhead:.1f} s neither training nor evaluation")
     print(f"saved      {state.folder}: runs.jsonl, and a folder a run")
     return 1 if state.failed else 0
-
-
-def _workers(arguments, left):
-    from bitwren.study.workers import LocalWorkers
-
-    return LocalWorkers(arguments.jobs)

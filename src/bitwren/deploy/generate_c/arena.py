@@ -7,8 +7,6 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
-ALIGN = 4
-
 
 @dataclasses.dataclass(frozen=True)
 class Buffer:

@@ -12,10 +12,8 @@ class Stage:
         self.sum_type = sum_type(v)
         self.per_filter = v.geometry.tile * (2 if v.wide else 1)
         g = self.g
-        self.full = g.lanes == g.tiles * g.tile
         self.uneven = g.columns != 2 * g.lanes and self.last
-        if self.uneven:
-            self.full = False
+        self.full = g.lanes == g.tiles * g.tile and not self.uneven
         self.title = f"{g.channels} x {g.height} x {g.width} to {g.filters} x {g.rows} x {g.columns}"
 
     # ------------------------------------------------------------ columns of a tile
@@ -82,9 +80,7 @@ class Stage:
         ahead %= n
         if n == 2:
             return f"{s} + ({turn} == {ahead}u ? 0u : {words}u)"
-        at = f"{turn} + {ahead}u" if ahead else turn
-        if ahead:
-            at = f"({turn} < {n - ahead}u ? {turn} + {ahead}u : {turn} - {n - ahead}u)"
+        at = f"({turn} < {n - ahead}u ? {turn} + {ahead}u : {turn} - {n - ahead}u)" if ahead else turn
         return f"{s} + @NAME@_slots{self.i}[{at}]"
 
     @property
@@ -145,9 +141,8 @@ class Stage:
                 return f"{at}, {per}"
             if not when:
                 return f"{none}, 0u"
-            return f"{when} ? {none} : {at}, {when} ? 0u : {per}u" if "&&" not in when else (
-                f"({when}) ? {none} : {at}, ({when}) ? 0u : {per}u"
-            )
+            when = f"({when})" if "&&" in when else when
+            return f"{when} ? {none} : {at}, {when} ? 0u : {per}u"
 
         return arguments
 
