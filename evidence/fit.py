@@ -17,10 +17,11 @@ import numpy as np
 from scipy.optimize import nnls
 
 from bitwren.atomic import write_json
+from bitwren.deploy.calibration import CALIBRATION
 from bitwren.deploy.emulate.boot import boot
 from bitwren.deploy.emulate.build import build
 from bitwren.deploy.emulate.cores import CORES
-from bitwren.deploy.fit import CALIBRATION, OBJECTIVES, counts
+from bitwren.deploy.fit import OBJECTIVES, counts
 from bitwren.deploy.generate_c.emit import c_files, write_steps
 from bitwren.deploy.generate_c.plan import plan
 from bitwren.network.untrained import untrained

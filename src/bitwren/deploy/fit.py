@@ -8,6 +8,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from bitwren.deploy.calibration import CALIBRATION
 from bitwren.deploy.generate_c.emit import STACK, macs, write_steps
 from bitwren.deploy.generate_c.plan import Plan, plan
 from bitwren.network.graph import Conv, Network
@@ -15,27 +16,6 @@ from bitwren.recipe import Recipe
 
 OBJECTIVES = ("speed", "memory")  # of `bitwren generate --optimise`, the quicker first; "size" plans as "speed" does
 WIDTH_STEP = 16  # widths are searched in steps of 1 / 16: one channel of a wide ResNet's first stage
-
-
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-    """Of one core. instructions: for each that `cost.py` counts, of Convolve steps, of Window steps, of all others, and
-    for each multiplication. code: bytes for each operator and for each subscript of the generated C.
-    """
-
-    instructions: tuple[float, float, float, float]
-    code: tuple[float, float]
-
-
-# results/fit.json, by `python evidence/fit.py`: least squares of relative errors over 34 programs, compiled as
-# `bitwren emulate` does (GCC 12.2, -O2 -fno-expensive-optimizations) and run in QEMU. rv32ic multiplies by a library.
-CALIBRATION: Mapping[str, Calibration] = {
-    "cortex-m0": Calibration((1.456, 1.320, 4.925, 6.4), (3.31, 1.62)),
-    "cortex-m3": Calibration((1.456, 1.320, 4.925, 6.4), (3.31, 1.62)),
-    "cortex-m4": Calibration((1.456, 1.320, 4.925, 6.4), (3.31, 1.62)),
-    "cortex-m7": Calibration((1.456, 1.320, 4.925, 6.4), (3.31, 1.62)),
-    "rv32ic": Calibration((1.456, 1.320, 4.925, 6.4), (3.31, 1.62)),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,22 +64,16 @@ class Needs:
 
 def counts(network: Network, made: Plan, code: str) -> tuple[tuple[float, ...], tuple[int, int]]:
     """Return what a Calibration's instructions and code multiply. code: of the generated steps."""
-    kinds = {"Convolve": 0.0, "Window": 0.0}
-    rest = 0.0
+    kinds = {"Convolve": 0.0, "Window": 0.0, "other": 0.0}
     for form in made.forms:
-        if form.step.kind in kinds:
-            kinds[form.step.kind] += form.instructions
-        else:
-            rest += form.instructions
+        kinds[form.step.kind if form.step.kind in kinds else "other"] += form.instructions
     bare = re.sub(r"/\*.*?\*/", "", code, flags=re.DOTALL)
-    return (*kinds.values(), rest, network.total_multiplications), (
-        len(re.findall(r"[-+*<>&|]=?", bare)),
-        bare.count("["),
-    )
+    operators = len(re.findall(r"[-+*<>&|]=?", bare))
+    return (*kinds.values(), network.total_multiplications), (operators, bare.count("["))
 
 
 def needs(network: Network, optimise: str) -> Needs:
-    """Return what a network needs. optimise: one of OBJECTIVES. Raises ModelError where no C can be generated for it."""
+    """Return what a network needs. optimise: one of OBJECTIVES. Raises ModelError where there is no plan for it."""
     made = plan(network, optimise)
     steps = write_steps(network, made)
     work, text = counts(network, made, steps.code)
@@ -143,7 +117,7 @@ def best_needs(network: Network, budget: Budget, objectives: tuple[str, ...] = O
 
 @dataclasses.dataclass(frozen=True)
 class Largest:
-    """The largest network of a family that fits when one key of the recipe is changed; value, needs: None where none."""
+    """The largest network that fits when one key of the recipe is changed; value, needs: None where none does."""
 
     key: str
     value: float | int | None
@@ -194,7 +168,7 @@ def _last(trial: Callable[[int], Needs | None]) -> tuple[int, Needs | None]:
 
 
 def _fitting(recipe: Recipe, pictures, budget: Budget, objectives: tuple[str, ...]) -> Needs | None:
-    """Return the needs of a recipe's network where it fits, else None; the plan is not made where weights alone do not."""
+    """Return the needs of a recipe's network where it fits, else None; no plan is made where weights alone do not."""
     from bitwren.network.untrained import untrained
     from bitwren.train.summary import summarise_recipe
 
