@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from bitwren.deploy.calibration import CALIBRATION
 from bitwren.deploy.generate_c.emit import STACK, macs, write_steps
 from bitwren.deploy.generate_c.plan import Plan, plan
-from bitwren.network.graph import Conv, Network
+from bitwren.network.graph import Conv, Network, Pool, Requantise
 from bitwren.recipe import Recipe
 
 OBJECTIVES = ("speed", "memory")  # of `bitwren generate --optimise`, the quicker first; "size" plans as "speed" does
@@ -64,12 +64,15 @@ class Needs:
 
 def counts(network: Network, made: Plan, code: str) -> tuple[tuple[float, ...], tuple[int, int]]:
     """Return what a Calibration's instructions and code multiply. code: of the generated steps."""
-    kinds = {"Convolve": 0.0, "Window": 0.0, "other": 0.0}
+    kinds = {"Convolve": 0.0, "Window": 0.0, "Multiply": 0.0, "other": 0.0}
     for form in made.forms:
         kinds[form.step.kind if form.step.kind in kinds else "other"] += form.instructions
+    divided, multiplied = (
+        sum(network.multiplications(node) for node in network.nodes if isinstance(node, kind))
+        for kind in (Pool, Requantise)
+    )
     bare = re.sub(r"/\*.*?\*/", "", code, flags=re.DOTALL)
-    operators = len(re.findall(r"[-+*<>&|]=?", bare))
-    return (*kinds.values(), network.total_multiplications), (operators, bare.count("["))
+    return (*kinds.values(), multiplied, divided), (1, len(re.findall(r"[-+*<>&|]=?", bare)))
 
 
 def needs(network: Network, optimise: str) -> Needs:
