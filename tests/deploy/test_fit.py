@@ -15,7 +15,7 @@ from network.strategies import networks_and_pictures
 
 from bitwren.cli import main
 from bitwren.deploy import fit as module
-from bitwren.deploy.calibration import CALIBRATION
+from bitwren.deploy.calibration import CALIBRATION, CODE_OFF, INSTRUCTIONS_OFF
 from bitwren.deploy.emulate.boot import boot
 from bitwren.deploy.emulate.build import build
 from bitwren.deploy.emulate.cores import CORES
@@ -24,9 +24,9 @@ from bitwren.deploy.generate_c import generate
 from bitwren.network.graph import PIXELS, Sum
 from bitwren.network.pack import write_bwn
 from bitwren.recipe import load_recipe
+from bitwren.report.fit import describe_needs, format_fit
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "fit.json"
-INSTRUCTIONS_OFF, CODE_OFF = 0.18, 0.30  # of networks that only shift, as docs/firmware.md has it
 NET = wide_resnet(8, 0.5, size=16)
 PLENTY = Budget("cortex-m4", 1 << 20, 1 << 20)
 
@@ -83,6 +83,16 @@ def test_fits_to_the_byte():
     assert not told.fit(dataclasses.replace(budget, flash=budget.flash - 1))
     assert not told.fit(dataclasses.replace(budget, ram=budget.ram - 1))
     assert told.weight_bytes == NET.weights / 8
+
+
+@pytest.mark.parametrize(("share", "close"), [(-0.31, False), (-0.29, True), (0, True), (0.29, True), (0.31, False)])
+def test_what_the_estimate_of_code_cannot_decide_is_said(share, close):
+    told = needs(NET, "speed")
+    budget = Budget("cortex-m3", round(told.flash("cortex-m3") + share * told.code["cortex-m3"]), told.ram)
+    assert told.close(budget) == close
+    text = format_fit({"network": "n", **describe_needs(told, budget, 80.0)})
+    assert ("nearer the limit than the estimate of code can tell" in text) == close
+    assert not told.close(dataclasses.replace(budget, ram=told.ram - 1))  # it does not fit, whatever the code
 
 
 def test_the_quicker_objective_that_fits_is_chosen():

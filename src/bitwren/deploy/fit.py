@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from bitwren.deploy.calibration import CALIBRATION
+from bitwren.deploy.calibration import CALIBRATION, CODE_OFF
 from bitwren.deploy.generate_c.emit import STACK, macs, write_steps
 from bitwren.deploy.generate_c.plan import Plan, plan
 from bitwren.network.graph import Conv, Network, Pool, Requantise
@@ -60,6 +60,12 @@ class Needs:
     def fit(self, budget: Budget) -> bool:
         """Return whether all that is needed is there."""
         return self.flash(budget.core) <= budget.flash and self.ram <= budget.ram
+
+    def close(self, budget: Budget) -> bool:
+        """Return whether fit hangs on the estimate of the code: nearer the limit of flash than that may be off."""
+        return (
+            abs(self.flash(budget.core) - budget.flash) <= CODE_OFF * self.code[budget.core] and self.ram <= budget.ram
+        )
 
 
 def counts(network: Network, made: Plan, code: str) -> tuple[tuple[float, ...], tuple[int, int]]:

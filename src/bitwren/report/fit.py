@@ -11,6 +11,7 @@ def describe_needs(needs: Needs, budget: Budget, megahertz: float) -> dict:
     """Return whether a network fits, and all that it needs, as JSON. megahertz: of the clock, for the seconds."""
     return {
         "fits": needs.fit(budget),
+        "close": needs.close(budget),
         "core": budget.core,
         "optimise": needs.optimise,
         "flash": {
@@ -65,6 +66,10 @@ def format_fit(told: dict) -> str:
         ),
         ("RAM", f"{_of(ram)}: {ram['arena']:,} of arena, at most {ram['stack']:,} of stack"),
         (
+            "close",
+            "nearer the limit than the estimate of code can tell: bitwren emulate measures it" if told["close"] else "",
+        ),
+        (
             "picture",
             f"{picture['bytes']:,} bytes, "
             + ("row by row or, beside the RAM above, whole" if picture["by_rows"] else "held in the arena"),
@@ -74,7 +79,7 @@ def format_fit(told: dict) -> str:
             f"{told['macs']:,} additions and subtractions, {told['multiplications']:,} multiplications a picture",
         ),
     ]
-    lines = [f"{name:<13} {text}" for name, text in rows]
+    lines = [f"{name:<13} {text}" for name, text in rows if text]
     table = [("core", "instructions", f"s at {told['megahertz']:g} MHz", "code", "flash")]
     for core, each in told["estimated"].items():
         size = f"{each['code']:,}", f"{each['flash']:,}"
