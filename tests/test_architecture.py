@@ -24,6 +24,7 @@ WITHOUT_TORCH = [
     "bitwren.network.pack",
     "bitwren.network.reference",
     "bitwren.deploy.export_onnx",
+    "bitwren.deploy.fit",
     "bitwren.deploy.verify",
     "bitwren.report.evaluation",
     "bitwren.cli",

@@ -16,6 +16,7 @@ from PIL import Image
 from bitwren.cli import main
 
 COMMANDS = ("train", "evaluate", "predict", "info", "recipes", "datasets", "bench", "convert", "verify", "export")
+COMMANDS += ("fit",)
 CLASSES = [str(digit) for digit in range(10)]
 
 

@@ -8,12 +8,14 @@ import argparse
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 import textwrap
 import threading
 from pathlib import Path
 
+from bitwren.deploy.calibration import CALIBRATION
 from bitwren.deploy.emulate.cores import CORES
 from bitwren.errors import BitwrenError, UsageError, unknown_name
 
@@ -206,6 +208,30 @@ def _parser() -> argparse.ArgumentParser:
         help="fewest instructions (default), least flash, or smallest arena",
     )
 
+    fit = command(
+        "fit",
+        _command("firmware", "fit"),
+        "tell whether a network fits a microcontroller, before it is trained",
+        """\
+        TARGET is a .bwn file, or a recipe's name, a .toml file or the folder of a run, which need PyTorch. Sizes are
+        bytes, or a number with K or M: 256K. Exit status 1 where it does not fit.""",
+    )
+    fit.add_argument("target", metavar="TARGET")
+    fit.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings")
+    fit.add_argument("--flash", metavar="SIZE", type=_size, required=True, help="for code, weights and constants")
+    fit.add_argument("--ram", metavar="SIZE", type=_size, required=True, help="for arena and stack")
+    fit.add_argument("--core", choices=tuple(CALIBRATION), default="cortex-m4", help="default: %(default)s")
+    fit.add_argument("--mhz", metavar="N", type=float, default=80.0, help="of the clock (default: %(default)g)")
+    fit.add_argument(
+        "--optimise",
+        choices=("speed", "memory"),
+        help="as `bitwren generate` has it (default: speed, or memory where only that fits)",
+    )
+    fit.add_argument(
+        "--no-search", action="store_false", dest="search", help="do not look for the largest width and depth that fit"
+    )
+    fit.add_argument("--json", action="store_true", help="as JSON")
+
     emulate = command(
         "emulate",
         _command("emulate", "emulate"),
@@ -309,6 +335,15 @@ def _is_file(word: str) -> bool:
         return Path(word).is_file()
     except (OSError, ValueError):  # no name that a file can have
         return False
+
+
+def _size(text: str) -> int:
+    """Return the bytes of a size such as 256K."""
+    found = re.fullmatch(r"([0-9]{1,15})([KM]?)", text, re.IGNORECASE)
+    size = int(found[1]) << {"": 0, "K": 10, "M": 20}[found[2].upper()] if found else 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, expected bytes, or a number with K or M: 256K")
+    return size
 
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:
