@@ -3,8 +3,8 @@
     python evidence/zoo.py runs/digits digits --intended-use "..." --limits "..."
 
 The network is what `bitwren convert RUN` makes: the epoch chosen on validation pictures, scales on training pictures.
-It is then measured on the run's test pictures, once, as float network and, by the C runtime, as integers; with --also on
-a second test set too. results/zoo.json holds every card.
+It is then measured on the run's test pictures, once, as float network and, by the C runtime, as integers; with --also
+on a second test set too. results/zoo.json holds every card.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def measure(run: Run, model: Model, pictures) -> dict:
 
 
 def finished(folder: Path) -> tuple[Run, dict]:
-    """Return a run and its result. Raises CheckpointError where it has not come to its end or chose on no validation."""
+    """Return a run and its result. Raises CheckpointError where it has no end or no validation pictures."""
     run = open_run(folder)
     if not (folder / RESULT).is_file():
         raise CheckpointError(f"{folder / RESULT}: not there, expected a run that has come to its end")

@@ -88,8 +88,8 @@ def load(path: str | os.PathLike, engine: str | None = None, threads: int = 0) -
 
     engine: "runtime", "reference", or None: the runtime, and where this installation has none, the reference with a
     warning that says what is missing. threads: of the runtime; 0 is one for each core that the process may use.
-    Raises ModelError, one line, for whatever is no network, UsageError for a name that is neither a file nor in the zoo,
-    for another engine or number of threads.
+    Raises ModelError, one line, for whatever is no network, UsageError for a name that is neither a file's nor in the
+    zoo, for another engine or number of threads.
     """
     if engine not in (None, *ENGINES):
         raise unknown_name("engine", str(engine), ENGINES)
