@@ -58,6 +58,12 @@ def finished(folder: Path) -> tuple[Run, dict]:
     return run, json.loads((folder / RESULT).read_text(encoding="utf-8"))
 
 
+def given(arguments) -> list[str]:
+    """Return the options that decide what is measured, as they were given; texts for people are left out."""
+    options = {"--data-dir": arguments.data_dir, "--also": arguments.also}
+    return [str(word) for option, value in options.items() if value is not None for word in (option, value)]
+
+
 def make_card(arguments, run: Run, result: dict, file: Path, convert: list[str]) -> dict:
     """Return the card of a network that was just converted."""
     network, model, made = read_bwn(file), load(file), provenance()
@@ -94,7 +100,7 @@ def make_card(arguments, run: Run, result: dict, file: Path, convert: list[str])
             "train_commit": run.about["commit"] or "unknown",
             "convert": shlex.join(["bitwren", *convert]),
             "convert_commit": made["commit"] or "unknown",
-            "card": made["command"],
+            "card": shlex.join(["python", "evidence/zoo.py", str(arguments.run), arguments.name, *given(arguments)]),
             "versions": run.about["versions"],
             "processor": run.about["processor"],
         },
