@@ -46,13 +46,6 @@ class _Parser(argparse.ArgumentParser):
 _BWN = "a .bwn file, or a name from `bitwren zoo`"
 
 
-def _model(word: str) -> Path:
-    """Return the path of a model that a user names. Raises UsageError."""
-    from bitwren.deploy.zoo import find_model
-
-    return find_model(word)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="bitwren", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="store_true", help="print the version and leave")
@@ -98,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "measure a trained network on the test pictures of its data set",
         "MODEL is the folder of a run, or a .bwn file or a name from `bitwren zoo`, which need DATA and no PyTorch.",
     )
-    evaluate.add_argument("model", metavar="MODEL", type=_model)
+    evaluate.add_argument("model", metavar="MODEL", type=Path)
     _add_data_dir(evaluate)
     evaluate.add_argument(
         "data",
@@ -113,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_engine(evaluate)
 
     predict = command("predict", _predict, "name what is in pictures of any size and kind")
-    predict.add_argument("model", metavar="MODEL", type=_model, help=f"folder of a run, {_BWN}")
+    predict.add_argument("model", metavar="MODEL", type=Path, help=f"folder of a run, {_BWN}")
     predict.add_argument("pictures", metavar="PICTURE", nargs="+", type=Path)
     predict.add_argument("--top", metavar="N", type=int, default=1, help="classes to print for each picture")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -177,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         The pictures are extreme and random ones, and with --data the first of a data set's test
         pictures too. Exit status 1 where any machine differs; one that is not installed is skipped.""",
     )
-    verify.add_argument("model", metavar="MODEL", type=_model, help=_BWN)
+    verify.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     verify.add_argument(
         "--data", metavar="DATA", help="name of a data set of the network's picture size, or a folder of pictures"
     )
@@ -191,7 +184,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--out", metavar="FILE", type=Path, help="write the report as JSON")
 
     export = command("export", _command("models", "export"), "write a network for another machine")
-    export.add_argument("model", metavar="MODEL", type=_model, help=_BWN)
+    export.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     export.add_argument("--to", choices=("onnx",), required=True, help="onnx: for ONNX Runtime, integers throughout")
     export.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: MODEL with the ending .onnx")
 
@@ -203,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
         One header and one source file that need nothing else: C99, no heap, no floating point, and no multiplication
         where the network needs none. DIR/network.h says how to call them and what memory they take.""",
     )
-    generate.add_argument("model", metavar="MODEL", type=_model, help=_BWN)
+    generate.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     generate.add_argument("-o", "--out", metavar="DIR", type=Path, required=True)
     generate.add_argument(
         "--layout",
@@ -226,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
         Generates C, cross compiles it, boots it in QEMU and compares every logit with the reference. Exit status 1
         where one differs, where memory outside was touched, or where --certify finds what it must not.""",
     )
-    emulate.add_argument("model", metavar="MODEL", type=_model, help=_BWN)
+    emulate.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     emulate.add_argument("--core", required=True, choices=tuple(CORES))
     emulate.add_argument(
         "--data", metavar="DATA", help="name of a data set, or a folder of pictures (default: random pictures)"
@@ -264,7 +257,7 @@ def _add_bench_model(subjects) -> None:
     summary = "a network in a .bwn file; the word may be left out: bitwren bench digits.bwn"
     model = subjects.add_parser("model", help=summary, description=f"Measure {summary}.")
     model.set_defaults(run=_command("bench", "bench_model"))
-    model.add_argument("model", metavar="MODEL", type=_model, help=_BWN)
+    model.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     model.add_argument("--against", metavar="NAMES", help="peers to measure beside: onnxruntime,openvino,ncnn")
     model.add_argument("--threads", metavar="LIST", default="1,2", help="default: %(default)s")
     model.add_argument("--batches", metavar="LIST", default="1,2,4,8,16", help="for throughput (default: %(default)s)")
@@ -325,10 +318,19 @@ def _is_model(target: Path) -> bool:
     return target.is_file()
 
 
+def _find_model(arguments) -> None:
+    """Replace a name from the zoo by its file, in a command that has a MODEL. Raises UsageError."""
+    from bitwren.deploy.zoo import find_model
+
+    if "model" in arguments:
+        arguments.model = find_model(arguments.model)
+
+
 def _room_of(arguments):
     """Return the room of the commands for MODEL."""
     from bitwren.commands import models, training
 
+    _find_model(arguments)
     if _is_model(arguments.model):
         return models
     if arguments.engine is not None:
@@ -364,6 +366,7 @@ def _command(room: str, name: str):
     """Return a command that imports its room when it runs."""
 
     def run(arguments) -> int:
+        _find_model(arguments)
         return getattr(importlib.import_module(f"bitwren.commands.{room}"), name)(arguments)
 
     return run
