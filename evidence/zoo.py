@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import shlex
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -129,16 +130,18 @@ def main() -> None:
     arguments.also_name = arguments.also_name or (arguments.also and arguments.also.name)
     try:
         run, result = finished(arguments.run)
-        arguments.zoo.mkdir(parents=True, exist_ok=True)
-        file = arguments.zoo / f"{arguments.name}.bwn"
-        convert = ["convert", str(arguments.run), "-o", str(file)]
         where = [] if arguments.data_dir is None else ["--data-dir", str(arguments.data_dir)]
-        if bitwren([*convert, *where]):
-            parser.exit(1)
-        card = make_card(arguments, run, result, file, [*convert[:3], file.name, *where])
+        with tempfile.TemporaryDirectory() as scratch:  # nothing comes into the zoo before its card is there
+            file = Path(scratch) / f"{arguments.name}.bwn"
+            if bitwren(["convert", str(arguments.run), "-o", str(file), *where]):
+                parser.exit(1)
+            convert = ["convert", str(arguments.run), "-o", file.name, *where]
+            card, content = make_card(arguments, run, result, file, convert), file.read_bytes()
+        arguments.zoo.mkdir(parents=True, exist_ok=True)
+        write_atomic(arguments.zoo / file.name, content)
+        write_atomic(arguments.zoo / f"{arguments.name}.toml", tomli_w.dumps(card, multiline_strings=True).encode())
     except BitwrenError as error:
         parser.exit(1, f"zoo: {error}\n")
-    write_atomic(file.with_suffix(".toml"), tomli_w.dumps(card, multiline_strings=True).encode())
     kept = json.loads(arguments.results.read_text())["networks"] if arguments.results.exists() else []
     networks = [*(other for other in kept if other["name"] != arguments.name), card]
     write_json(arguments.results, {"networks": sorted(networks, key=lambda other: other["name"])})
