@@ -12,10 +12,10 @@ import bitwren
 
 PACKAGE = Path(bitwren.__file__).parent
 ROOMS = [
-    *("errors", "atomic", "terminal", "recipe", "pictures", "train", "network", "deploy", "report"),
+    *("errors", "atomic", "terminal", "recipe", "pictures", "train", "network", "deploy", "study", "report"),
     *("commands", "cli", "__main__"),
 ]
-TORCH_ROOM, TORCH_FILES = "train", {"network/convert.py", "network/simulate.py"}
+TORCH_ROOM, TORCH_FILES = "train", {"network/convert.py", "network/simulate.py", "study/run.py"}
 TORCH = ("torch", "torchvision", "safetensors.torch")
 WITHOUT_TORCH = [
     "bitwren",

@@ -237,6 +237,31 @@ def _parser() -> argparse.ArgumentParser:
     emulate.add_argument("--build", metavar="DIR", type=Path, help="keep what was generated, compiled and linked here")
     emulate.add_argument("--out", metavar="FILE", type=Path, help="write the figures as JSON")
 
+    study = command(
+        "study",
+        _command("study", "study"),
+        "carry out a grid of training runs, and keep a record of each",
+        """\
+        STUDY is a .toml file: a recipe, and the axes of the grid. One run that fails does not end the rest; exit
+        status 1 where any did. A study stopped at any moment goes on with --resume, runs that failed included.""",
+    )
+    study.add_argument("study", metavar="STUDY", type=Path, help="a .toml file")
+    study.add_argument("--out", metavar="DIR", type=Path, help="folder of the study (default: runs/NAME)")
+    study.add_argument("--resume", action="store_true", help="go on with the study in the folder, if there is one")
+    study.add_argument("--dry-run", action="store_true", help="print the runs and how long they would take")
+    study.add_argument(
+        "--on", metavar="WHERE", default="local", help="local (default), ray, or ray://HOST:PORT for a Ray cluster"
+    )
+    study.add_argument("--jobs", metavar="N", type=int, default=1, help="runs at the same time (default: %(default)s)")
+    study.add_argument("--threads", metavar="N", type=int, help="processor threads of a run (default: cores / jobs)")
+    study.add_argument(
+        "--data-dir",
+        metavar="[NAME=]DIR",
+        action="append",
+        default=[],
+        help="folder of the pictures, or of those called NAME in the study; may be given several times",
+    )
+
     recipes = command("recipes", _command("lists", "recipes"), "list the recipes that come with the package")
     recipes.add_argument("--keys", action="store_true", help="list every key of a recipe with its meaning and default")
     command("datasets", _command("lists", "datasets"), "list the data sets that bitwren knows")
@@ -250,6 +275,17 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--threads", type=int, default=2)
     training.add_argument("--out", metavar="FILE", type=Path, help="write the figures as JSON")
     _add_bench_model(subjects)
+
+    report = command(
+        "report",
+        _command("report", "report"),
+        "write the page of a study: tables, pictures, statistics",
+        """\
+        STUDY is a study's folder, or its runs.jsonl. One HTML file that loads nothing from anywhere; the pictures also
+        lie beside it, as report-files/NAME.svg for report.html. Needs the extra: pip install 'bitwren[study]'.""",
+    )
+    report.add_argument("study", metavar="STUDY", type=Path)
+    report.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: report.html in the study's folder")
     return parser
 
 
