@@ -88,6 +88,8 @@ def test_without_a_compiler_the_package_is_installed_and_the_reference_runs(buil
     assert told.stdout.startswith(str(picture)) and told.stderr.count("\n") == 1
     assert str(package / "bitwren" / "lib") in told.stderr and "install a C compiler" in told.stderr
     assert told.stderr.endswith("; the slow reference runs instead\n")
+    listed = python(package, "-m", "bitwren", "zoo").stdout
+    assert "\ndigits " in listed and (package / "bitwren" / "zoo" / "digits.bwn").is_file()
 
 
 def test_from_the_source_archive_the_wheel_holds_the_runtime(build, files, tmp_path):

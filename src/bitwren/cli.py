@@ -45,6 +45,9 @@ class _Parser(argparse.ArgumentParser):
             )
 
 
+_BWN = "a .bwn file, or a name from `bitwren zoo`"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="bitwren", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="store_true", help="print the version and leave")
@@ -88,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate",
         _evaluate,
         "measure a trained network on the test pictures of its data set",
-        "MODEL is the folder of a run, or a .bwn file, which needs DATA and no PyTorch.",
+        "MODEL is the folder of a run, or a .bwn file or a name from `bitwren zoo`, which need DATA and no PyTorch.",
     )
     evaluate.add_argument("model", metavar="MODEL", type=Path)
     _add_data_dir(evaluate)
@@ -105,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_engine(evaluate)
 
     predict = command("predict", _predict, "name what is in pictures of any size and kind")
-    predict.add_argument("model", metavar="MODEL", type=Path, help="folder of a run, or a .bwn file")
+    predict.add_argument("model", metavar="MODEL", type=Path, help=f"folder of a run, {_BWN}")
     predict.add_argument("pictures", metavar="PICTURE", nargs="+", type=Path)
     predict.add_argument("--top", metavar="N", type=int, default=1, help="classes to print for each picture")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -116,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
         "info",
         _info,
         "show a network layer by layer: shapes, weights, operations, memory",
-        "TARGET is the folder of a run, a recipe's name, a .toml file, or a .bwn file.",
+        """\
+        TARGET is the folder of a run, a .bwn file or a name from `bitwren zoo`, a recipe's name or a .toml file. A name
+        of both is the trained network; with --set or --compare it is the recipe.""",
     )
     info.add_argument("target", metavar="TARGET")
     info.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings")
@@ -164,10 +169,10 @@ def _parser() -> argparse.ArgumentParser:
         _command("models", "verify"),
         "run a network on every machine there is and compare every value with the reference",
         """\
-        MODEL is a .bwn file. The pictures are extreme and random ones, and with --data the first of a data set's test
+        The pictures are extreme and random ones, and with --data the first of a data set's test
         pictures too. Exit status 1 where any machine differs; one that is not installed is skipped.""",
     )
-    verify.add_argument("model", metavar="MODEL", type=Path)
+    verify.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     verify.add_argument(
         "--data", metavar="DATA", help="name of a data set of the network's picture size, or a folder of pictures"
     )
@@ -181,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--out", metavar="FILE", type=Path, help="write the report as JSON")
 
     export = command("export", _command("models", "export"), "write a network for another machine")
-    export.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
+    export.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     export.add_argument("--to", choices=("onnx",), required=True, help="onnx: for ONNX Runtime, integers throughout")
     export.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: MODEL with the ending .onnx")
 
@@ -193,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         One header and one source file that need nothing else: C99, no heap, no floating point, and no multiplication
         where the network needs none. DIR/network.h says how to call them and what memory they take.""",
     )
-    generate.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
+    generate.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     generate.add_argument("-o", "--out", metavar="DIR", type=Path, required=True)
     generate.add_argument(
         "--layout",
@@ -240,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
         Generates C, cross compiles it, boots it in QEMU and compares every logit with the reference. Exit status 1
         where one differs, where memory outside was touched, or where --certify finds what it must not.""",
     )
-    emulate.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
+    emulate.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     emulate.add_argument("--core", required=True, choices=tuple(CORES))
     emulate.add_argument(
         "--data", metavar="DATA", help="name of a data set, or a folder of pictures (default: random pictures)"
@@ -283,6 +288,8 @@ def _parser() -> argparse.ArgumentParser:
     recipes = command("recipes", _command("lists", "recipes"), "list the recipes that come with the package")
     recipes.add_argument("--keys", action="store_true", help="list every key of a recipe with its meaning and default")
     command("datasets", _command("lists", "datasets"), "list the data sets that bitwren knows")
+    zoo = command("zoo", _command("lists", "zoo"), "list the trained networks that come with the package")
+    zoo.add_argument("name", metavar="NAME", nargs="?", help="print the card of this one")
 
     bench = command("bench", _command("training", "bench"), "measure speed and memory against peers in the same run")
     subjects = bench.add_subparsers(dest="subject", metavar="SUBJECT", required=True, parser_class=_Parser)
@@ -309,7 +316,7 @@ def _add_bench_model(subjects) -> None:
     summary = "a network in a .bwn file; the word may be left out: bitwren bench digits.bwn"
     model = subjects.add_parser("model", help=summary, description=f"Measure {summary}.")
     model.set_defaults(run=_command("bench", "bench_model"))
-    model.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
+    model.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     model.add_argument("--against", metavar="NAMES", help="peers to measure beside: onnxruntime,openvino,ncnn")
     model.add_argument("--threads", metavar="LIST", default="1,2", help="default: %(default)s")
     model.add_argument("--batches", metavar="LIST", default="1,2,4,8,16", help="for throughput (default: %(default)s)")
@@ -325,7 +332,13 @@ def _add_bench_model(subjects) -> None:
 
 def _with_subject(words: list[str]) -> list[str]:
     """Return the words with `bench FILE` written out as `bench model FILE`."""
-    if words[:1] == ["bench"] and len(words) > 1 and (words[1].endswith(".bwn") or _is_file(words[1])):
+    from bitwren.deploy.zoo import packaged_networks
+
+    if (
+        words[:1] == ["bench"]
+        and len(words) > 1
+        and (words[1].endswith(".bwn") or words[1] in packaged_networks() or _is_file(words[1]))
+    ):
         return ["bench", "model", *words[1:]]
     return words
 
@@ -373,10 +386,19 @@ def _is_model(target: Path) -> bool:
     return target.is_file()
 
 
+def _find_model(arguments) -> None:
+    """Replace a name from the zoo by its file, in a command that has a MODEL. Raises UsageError."""
+    from bitwren.deploy.zoo import find_model
+
+    if "model" in arguments:
+        arguments.model = find_model(arguments.model)
+
+
 def _room_of(arguments):
     """Return the room of the commands for MODEL."""
     from bitwren.commands import models, training
 
+    _find_model(arguments)
     if _is_model(arguments.model):
         return models
     if arguments.engine is not None:
@@ -396,8 +418,11 @@ def _predict(arguments) -> int:
 
 def _info(arguments) -> int:
     from bitwren.commands import models, training
+    from bitwren.deploy.zoo import packaged_networks
 
     target = Path(arguments.target)
+    if not (arguments.settings or arguments.compare or os.path.exists(target)):
+        target = packaged_networks().get(arguments.target, target)
     if _is_model(target) and target.suffix != ".toml":
         if arguments.settings or arguments.compare:
             raise UsageError("--set and --compare belong to a recipe; a .bwn file stays as it is")
@@ -409,6 +434,7 @@ def _command(room: str, name: str):
     """Return a command that imports its room when it runs."""
 
     def run(arguments) -> int:
+        _find_model(arguments)
         return getattr(importlib.import_module(f"bitwren.commands.{room}"), name)(arguments)
 
     return run

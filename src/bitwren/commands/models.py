@@ -128,10 +128,13 @@ def _test_pictures(size: tuple[int, int], channels: int, arguments):
 def export(arguments) -> int:
     """bitwren export model.bwn --to onnx."""
     from bitwren.deploy.export_onnx import export_onnx
+    from bitwren.deploy.zoo import packaged_networks
     from bitwren.network.pack import read_bwn
 
     network = read_bwn(arguments.model)
     out = arguments.out or arguments.model.with_suffix(".onnx")
+    if arguments.out is None and arguments.model in packaged_networks().values():
+        out = Path(out.name)  # here, not among the package's own files
     size = export_onnx(network, out)
     print(f"weights    {network.weights:,} in {size:,} bytes: {8 * size / network.weights:.2f} bits each, all told")
     print(f"saved      {out}")
