@@ -25,6 +25,7 @@ def _serve(pipe: connection.Connection, slot: int) -> None:
     with contextlib.suppress(StoppedError, EOFError, OSError):  # told to stop, or nobody is left to answer
         while (task := pipe.recv()) is not None:
             pipe.send(carry_out(task, device_of(slot)))
+    os._exit(0)  # all is on the disk; taking PyTorch down in order would take a second
 
 
 def _end_with_parent() -> None:
