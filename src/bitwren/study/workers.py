@@ -19,6 +19,9 @@ def _serve(pipe: connection.Connection, slot: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first decides, by SIGTERM
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())  # not its semaphore of the system's, which a process that is killed leaves behind
     from bitwren.errors import StoppedError
     from bitwren.study.run import carry_out, device_of
 
