@@ -268,6 +268,17 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--threads", type=int, default=2)
     training.add_argument("--out", metavar="FILE", type=Path, help="write the figures as JSON")
     _add_bench_model(subjects)
+
+    report = command(
+        "report",
+        _command("report", "report"),
+        "write the page of a study: tables, pictures, statistics",
+        """\
+        STUDY is a study's folder, or its runs.jsonl. One HTML file that loads nothing from anywhere; the pictures also
+        lie beside it, as report-files/NAME.svg for report.html. Needs the extra: pip install 'bitwren[study]'.""",
+    )
+    report.add_argument("study", metavar="STUDY", type=Path)
+    report.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: report.html in the study's folder")
     return parser
 
 
@@ -395,8 +406,9 @@ def _fail(message: str, status: int = 1) -> int:
 
 def main(words: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    with contextlib.suppress(AttributeError):  # a stream without an encoding
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a stream without an encoding
+            stream.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
     try:
         parser = _parser()
         arguments = parser.parse_args(_with_subject(sys.argv[1:] if words is None else words))

@@ -49,6 +49,12 @@ def test_keys_may_be_written_either_way(tmp_path):
     )
 
 
+def test_a_list_is_a_text_in_the_records(tmp_path):
+    study = read(tmp_path, TWO_AXES + '"data.image_size" = [[8, 8], [8, 9]]\n')
+    assert [run.axes["image_size"] for run in study.runs[::2][:2]] == ["8x8", "8x9"]
+    assert study.runs[2].id == "bn-1-8x9-seed3" and study.runs[2].recipe.data.image_size == (8, 9)
+
+
 def test_bundles_and_rules(tmp_path):
     text = """
 name = "bundled"
