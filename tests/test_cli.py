@@ -17,7 +17,7 @@ from bitwren.cli import main
 
 COMMANDS = (
     *("train", "evaluate", "predict", "info", "recipes", "datasets", "zoo"),
-    *("bench", "convert", "verify", "export", "fit"),
+    *("bench", "convert", "verify", "export", "fit", "study"),
 )
 CLASSES = [str(digit) for digit in range(10)]
 

@@ -275,6 +275,9 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--out", metavar="DIR", type=Path, help="folder of the study (default: runs/NAME)")
     study.add_argument("--resume", action="store_true", help="go on with the study in the folder, if there is one")
     study.add_argument("--dry-run", action="store_true", help="print the runs and how long they would take")
+    study.add_argument(
+        "--on", metavar="WHERE", default="local", help="local (default), ray, or ray://HOST:PORT for a Ray cluster"
+    )
     study.add_argument("--jobs", metavar="N", type=int, default=1, help="runs at the same time (default: %(default)s)")
     study.add_argument("--threads", metavar="N", type=int, help="processor threads of a run (default: cores / jobs)")
     study.add_argument(

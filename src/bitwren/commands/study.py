@@ -25,10 +25,11 @@ def study(arguments) -> int:
         raise UsageError("this command needs PyTorch: pip install 'bitwren[train]'")
     if state.torn:
         print(f"bitwren: {state.torn}", file=sys.stderr)
-    return _dry_run(arguments, state, left, threads) if arguments.dry_run else _carry_out(arguments, state, left)
+    carry_out = _dry_run if arguments.dry_run else _carry_out
+    return carry_out(arguments, state, left, threads)
 
 
-def _dry_run(arguments, state, left, threads) -> int:
+def _dry_run(arguments, state, left, threads: int) -> int:
     from bitwren.commands.training import require_torch
     from bitwren.study.display import duration
     from bitwren.study.estimate import estimate
@@ -57,15 +58,15 @@ def _last_column_left(rows, aligned) -> list[tuple[str, str]]:
     return list(zip(aligned([row[:-1] for row in rows], left=1), (row[-1] for row in rows), strict=True))
 
 
-def _carry_out(arguments, state, left) -> int:
+def _carry_out(arguments, state, left, threads: int) -> int:
     from bitwren.study.display import duration, shown
     from bitwren.study.runner import carry_out_study
-    from bitwren.study.workers import LocalWorkers
 
     skipped = len(state.done)
     try:
+        workers = _workers(arguments, threads)
         with shown() as show:
-            carry_out_study(state, arguments.study, left, LocalWorkers(arguments.jobs), show)
+            carry_out_study(state, arguments.study, left, workers, show)
     except KeyboardInterrupt:
         done, runs = len(state.done), len(state.study.runs)
         raise TrainingError(
@@ -75,6 +76,16 @@ def _carry_out(arguments, state, left) -> int:
         print(f"failed     {record['run']}: {record['error']}")
     there = f", {skipped} of them before" if skipped else ""
     print(f"runs       {len(state.done)} of {len(state.study.runs)} done{there}, {len(state.failed)} failed")
-    print(f"time       {duration(state.seconds)}, of it {state.overhead:.1f} s neither training nor evaluation")
+    print(f"time       {duration(state.seconds)}; overhead, summed over processes, {state.overhead:.1f} s")
     print(f"saved      {state.folder}: runs.jsonl, and a folder a run")
     return 1 if state.failed else 0
+
+
+def _workers(arguments, threads: int):
+    if arguments.on == "local":
+        from bitwren.study.workers import LocalWorkers
+
+        return LocalWorkers(arguments.jobs)
+    from bitwren.study.ray_jobs import RayWorkers
+
+    return RayWorkers(arguments.on, arguments.jobs, threads)

@@ -64,10 +64,11 @@ def _line(state: State, outcome: Outcome | None) -> None:
 def _table(state: State):
     from rich.table import Table
 
-    table = Table(title=_counts(state), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=_counts(state), title_justify="left", box=None, pad_edge=False, expand=True)
     table.add_column("run", no_wrap=True)
     for column in ("epoch", "validation", "test", "integer", "time"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True, min_width=max(len(column), 8))
+    table.add_column("", overflow="ellipsis", no_wrap=True, ratio=1)  # why a run failed
     for task in state.running:
         table.add_row(*_running(task))
     over = [record for record in state.records.values() if record["run"] not in {t.run.id for t in state.running}]
@@ -80,21 +81,15 @@ def _running(task: Task) -> tuple[str, ...]:
     epochs = epochs_done(task.folder)
     validation = epochs[-1].get("validation_accuracy") if epochs else None
     seconds = sum(epoch["seconds"] for epoch in epochs)
-    return (
-        task.run.id,
-        f"{len(epochs)}/{task.run.recipe.train.epochs}",
-        percent(validation),
-        "",
-        "",
-        duration(seconds),
-    )
+    stands = f"{len(epochs)}/{task.run.recipe.train.epochs}"
+    return task.run.id, stands, percent(validation), "", "", duration(seconds)
 
 
 def _over(record: dict) -> tuple[str, ...]:
     from rich.text import Text
 
     if record["status"] != DONE:
-        return record["run"], Text("failed", style="red"), Text(record["error"], style="red", overflow="ellipsis")
+        return record["run"], Text("failed", style="red"), "", "", "", "", Text(record["error"], style="red")
     accuracy = record["accuracy"]
     shares = (percent(accuracy[key]) for key in ("validation", "test", "integer_test"))
     return record["run"], str(len(record["curve"])), *shares, duration(record["seconds"]["all"])

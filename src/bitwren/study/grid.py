@@ -199,6 +199,11 @@ def _text(label: object) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]", "_", f"{label:g}" if isinstance(label, float) else str(label))
 
 
+def _label(value: object) -> object:
+    """Return what stands for a value in the records: a text or a number."""
+    return _text(value) if isinstance(value, list) else value
+
+
 def _axes(table: object, path: Path) -> dict[str, list[_Value]]:
     """Return the values of each axis by its name."""
     if not isinstance(table, dict):
@@ -212,7 +217,7 @@ def _axes(table: object, path: Path) -> dict[str, list[_Value]]:
         if all(isinstance(value, dict) for value in values):
             read = [_bundle(value, where) for value in values]
         else:
-            read = [_Value(value, _settings({key: value}, where)) for value in values]
+            read = [_Value(_label(value), _settings({key: value}, where)) for value in values]
         labels = [_text(value.label) for value in read]
         if len(set(labels)) < len(labels):
             raise UsageError(f"{where}: values {labels}, expected different ones")

@@ -2,7 +2,7 @@
 
     study.toml       the study file
     runs.jsonl       a record for each run that ended (records.py)
-    sessions.jsonl   a line for each time the command ran to its end: what it did, and its overhead in seconds
+    sessions.jsonl   a line for each time the command ran: what it did, and its overhead in seconds if not stopped
     RUN/             the folder of a run, and in it model.bwn
 """
 
@@ -126,33 +126,31 @@ def carry_out_study(
     """
     began = looked = time.monotonic()
     busy = worked = 0.0
-    with alone(state.folder, "study"), workers:
+    ended = 0
+    with alone(state.folder, "study"):
         if not (state.folder / STUDY).exists():
             write_atomic(state.folder / STUDY, path.read_bytes())
-        for outcome, running in workers.outcomes(left, LOOK_SECONDS):
-            looked, before = time.monotonic(), looked
-            busy += (looked - before) * max(len(state.running), 1)
-            if outcome is not None:
-                append_record(state.folder / RECORDS, outcome.record)
-                state.records[outcome.record["run"]] = outcome.record
-                worked += outcome.worked
-            state.running, state.seconds = running, looked - began
-            show(state, outcome)
-        state.running = []
-    state.seconds = time.monotonic() - began
-    state.overhead = max(busy - worked, 0.0) + time.monotonic() - looked
-    _append_session(state, left, worked)
-
-
-def _append_session(state: State, left: list[Task], worked: float) -> None:
-    append_record(
-        state.folder / SESSIONS,
-        {
-            "date": now(),
-            "command": left[0].command if left else None,
-            "runs": len(left),
-            "seconds": round(state.seconds, 3),
-            "training_and_evaluation_seconds": round(worked, 3),
-            "overhead_seconds": round(state.overhead, 3),
-        },
-    )
+        try:
+            with workers:
+                for outcome, running in workers.outcomes(left, LOOK_SECONDS):
+                    looked, before = time.monotonic(), looked
+                    busy += (looked - before) * max(len(state.running), 1)
+                    if outcome is not None:
+                        append_record(state.folder / RECORDS, outcome.record)
+                        state.records[outcome.record["run"]] = outcome.record
+                        worked, ended = worked + outcome.worked, ended + 1
+                    state.running, state.seconds = running, looked - began
+                    show(state, outcome)
+        finally:  # stopped too; what the runs then in hand worked is not known
+            state.seconds = time.monotonic() - began
+            state.overhead = max(busy - worked, 0.0) + time.monotonic() - looked
+            session = {
+                "date": now(),
+                "command": left[0].command if left else None,
+                "stopped": bool(state.running),
+                "runs": ended,
+                "seconds": round(state.seconds, 3),
+                "training_and_evaluation_seconds": round(worked, 3),
+                "overhead_seconds": None if state.running else round(state.overhead, 3),
+            }
+            append_record(state.folder / SESSIONS, session)

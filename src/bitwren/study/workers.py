@@ -19,12 +19,16 @@ def _serve(pipe: connection.Connection, slot: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first decides, by SIGTERM
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    from tqdm import tqdm
+
+    tqdm.set_lock(threading.RLock())  # not its semaphore of the system's, which a process that is killed leaves behind
     from bitwren.errors import StoppedError
     from bitwren.study.run import carry_out, device_of
 
     with contextlib.suppress(StoppedError, EOFError, OSError):  # told to stop, or nobody is left to answer
         while (task := pipe.recv()) is not None:
             pipe.send(carry_out(task, device_of(slot)))
+    os._exit(0)  # all is on the disk; taking PyTorch down in order would take a second
 
 
 def _end_with_parent() -> None:

@@ -11,7 +11,7 @@ from bitwren.train.loop import autocast, make_optimiser
 from bitwren.train.run import build_network
 
 ENOUGH_SECONDS = 0.5  # of a step: a larger batch would not tell more
-STEPS = 3  # timed, after one that is not; the shortest counts
+STEPS, SECONDS = 10, 1.5  # timed at most, after one that is not; the shortest counts, for others may use the machine
 BATCHES = (2, 8, 32)  # tried before the recipe's own
 
 
@@ -50,11 +50,12 @@ def picture_seconds(recipe: Recipe, channels: int, classes: int, size: tuple[int
 
 
 def _shortest(step, device: torch.device) -> float:
-    seconds = []
-    for _ in range(STEPS + 1):
+    seconds, until = [], 0.0
+    while not until or (len(seconds) <= STEPS and time.perf_counter() < until):
         began = time.perf_counter()
         step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
-    return min(seconds[1:])
+        until = until or time.perf_counter() + SECONDS
+    return min(seconds[1:] or seconds)
