@@ -47,7 +47,11 @@ class StudyRun:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A study's name, what its file says, and its runs in order: the first axis varies slowest, the seed fastest."""
+    """A study's name, what its file says, and its runs in order: the seed varies slowest, the last axis fastest.
+
+    All combinations come with the first seed before any comes with the second: a study stopped half-way is then a whole
+    study of fewer seeds.
+    """
 
     name: str
     source: dict
@@ -137,7 +141,7 @@ def expand(source: dict, path: Path) -> Study:
             )
     if not runs:
         raise UsageError(f"{path}: no runs are left, expected rules that skip fewer")
-    return Study(name, source, tuple(runs.values()))
+    return Study(name, source, tuple(sorted(runs.values(), key=lambda run: seeds.index(run.seed))))
 
 
 def _data_name(point: dict[str, _Value], recipe: Recipe) -> str:
