@@ -70,6 +70,7 @@ class NetworkOptions:
         choices=("auto", "standardise", "batchnorm"),
     )
     bn_affine: bool = _option(False, "learn the scale and offset of every batch norm")
+    centre: bool = _option(False, "subtract each channel's mean before every shifted ReLU: a constant at inference")
 
 
 @dataclasses.dataclass(frozen=True)

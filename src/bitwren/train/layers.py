@@ -10,6 +10,7 @@ and 2 in plain ones. s is a constant, one per layer, inside the weight: scaling 
 the weights' gradients by s and slow learning.
 
 Shifted ReLU (McDonnell et al. 2019, arXiv 1907.06916): srelu(x) = max(x, -1), in place of batch norm and ReLU.
+CentredReLU is ours.
 """
 
 import math
@@ -24,6 +25,7 @@ RESIDUAL_GAIN = math.sqrt(2.0)
 PLAIN_GAIN = 2.0
 LAYER_SCALES = ("he", "pow2")
 SIGNS = ("plain", "balanced")
+MEAN_MOMENTUM = 0.1
 PADDINGS = ("symmetric", "same")
 
 
@@ -190,6 +192,34 @@ class ShiftedReLU(nn.Module):
     def extra_repr(self) -> str:
         """Show whether the layer overwrites its input."""
         return f"inplace={self.inplace}"
+
+
+class CentredReLU(ShiftedReLU):
+    """max(x - m, -1), where m is the mean of x's channel: of the batch in training, a running mean at inference.
+
+    So inference adds a constant to each channel and multiplies nothing. It is the half of batch norm that 1-bit weights
+    need: their scale is a constant already, but what all of a filter's inputs have in common moves its sums away from
+    the bend. Input and output (N, C, H, W). The mean takes part in the gradient, and nothing is kept for it.
+    Buffer mean (C,): each training step moves it MEAN_MOMENTUM of the way to the batch's. Several processes have a mean
+    each, as with batch norm.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(inplace=True)  # x - m is nobody else's
+        self.register_buffer("mean", torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return max(x - m, -1)."""
+        mean = self.mean
+        if self.training:
+            mean = x.mean((0, 2, 3), dtype=mean.dtype)
+            with torch.no_grad():
+                self.mean.lerp_(mean, MEAN_MOMENTUM)
+        return super().forward(x - mean.to(x.dtype)[:, None, None])
+
+    def extra_repr(self) -> str:
+        """Show the channels."""
+        return f"{len(self.mean)}"
 
 
 class _AveragePool(torch.autograd.Function):
