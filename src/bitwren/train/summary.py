@@ -25,8 +25,9 @@ addition or subtraction, so neither counts.
 with a fixed inner loop does them; a 1-bit convolution does as many additions.
 
 **Weights**: of the convolutions, and 32-bit constants per channel: one of a centred ReLU, two of a batch norm, which at
-inference is a scale and an offset whether they were learned or come from the moments. Bits are packed, each layer rounded up to whole
-bytes. What is one constant per layer (its scale) or per picture channel (the input's integer mean) is left out.
+inference is a scale and an offset whether they were learned or come from the moments. Bits are packed, each layer
+rounded up to whole bytes. What is one constant per layer (its scale) or per picture channel (the input's integer mean)
+is left out.
 
 **Activation memory**: bytes alive while a layer runs, in plain layer-by-layer execution: its input, its output, and
 the residual stream kept for the skip. Values are 8-bit codes, 1 byte each; the residual stream, a sum over blocks, is
