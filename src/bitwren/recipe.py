@@ -36,6 +36,9 @@ class DataOptions:
     validation: float = _option(
         0.1, "training pictures held out for selection: a fraction below 1, or a number of pictures", between=(0, 1e7)
     )
+    training: int | None = _option(
+        None, "pictures to learn from, of each class its share; without it all that are not held out", between=(1, 1e9)
+    )
     workers: int = _option(4, "processes that read pictures where the set does not fit in memory", between=(0, 256))
 
 
