@@ -102,6 +102,9 @@ class TrainOptions:
     )
     momentum: float = _option(0.9, "of SGD", between=(0, 0.999999))
     weight_decay: float = _option(5e-4, "L2 on the latent weights", between=(0, 1))
+    clip: float = _option(
+        0.0, "largest norm of a layer's gradient, as a share of its weights'; 0: any", between=(0, 1e6)
+    )
     precision: str = _option(
         "fp32", "of the passes; weights and their updates stay fp32 with bf16", choices=("fp32", "bf16", "fp64")
     )
