@@ -194,6 +194,37 @@ class ShiftedReLU(nn.Module):
         return f"inplace={self.inplace}"
 
 
+def _channel_means(x: Tensor) -> Tensor:
+    """Return the means (C,) of x, (N, C, H, W), summed in single precision at least."""
+    return x.mean((0, 2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _less(x: Tensor, mean: Tensor) -> Tensor:
+    """Return x - mean, for x (N, C, H, W) and mean (C,)."""
+    mean = mean.to(x.dtype)
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return x - mean[:, None, None]
+    rows = x.permute(0, 2, 3, 1)  # with a whole row of means the inner loop is W * C long, not C
+    return (rows.flatten(2) - mean.repeat(x.shape[3])).view(rows.shape).permute(0, 3, 1, 2)
+
+
+class _CentredReLU(torch.autograd.Function):
+    """max(x - mean, -1), mean (C,). moves: the mean is that of x itself, and moves with it. Saves its output alone."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mean: Tensor, moves: bool) -> Tensor:
+        y = _less(x, mean).clamp_(min=-1.0)
+        ctx.save_for_backward(y)
+        ctx.moves = moves
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (y,) = ctx.saved_tensors
+        gradient = torch.ops.aten.threshold_backward(gradient, y, -1.0)
+        return _less(gradient, _channel_means(gradient)) if ctx.moves else gradient, None, None
+
+
 class CentredReLU(ShiftedReLU):
     """max(x - m, -1), where m is the mean of x's channel: of the batch in training, a running mean at inference.
 
@@ -205,17 +236,17 @@ class CentredReLU(ShiftedReLU):
     """
 
     def __init__(self, channels: int):
-        super().__init__(inplace=True)  # x - m is nobody else's
+        super().__init__()
         self.register_buffer("mean", torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return max(x - m, -1)."""
         mean = self.mean
         if self.training:
-            mean = x.mean((0, 2, 3), dtype=mean.dtype)
             with torch.no_grad():
-                self.mean.lerp_(mean, MEAN_MOMENTUM)
-        return super().forward(x - mean.to(x.dtype)[:, None, None])
+                mean = _channel_means(x)
+                self.mean.lerp_(mean.to(self.mean.dtype), MEAN_MOMENTUM)
+        return _CentredReLU.apply(x, mean, self.training)
 
     def extra_repr(self) -> str:
         """Show the channels."""
