@@ -36,6 +36,9 @@ class DataOptions:
     validation: float = _option(
         0.1, "training pictures held out for selection: a fraction below 1, or a number of pictures", between=(0, 1e7)
     )
+    training: int | None = _option(
+        None, "pictures to learn from, of each class its share; without it all that are not held out", between=(1, 1e9)
+    )
     workers: int = _option(4, "processes that read pictures where the set does not fit in memory", between=(0, 256))
 
 
@@ -70,6 +73,7 @@ class NetworkOptions:
         choices=("auto", "standardise", "batchnorm"),
     )
     bn_affine: bool = _option(False, "learn the scale and offset of every batch norm")
+    centre: bool = _option(False, "subtract each channel's mean before every shifted ReLU: a constant at inference")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +102,9 @@ class TrainOptions:
     )
     momentum: float = _option(0.9, "of SGD", between=(0, 0.999999))
     weight_decay: float = _option(5e-4, "L2 on the latent weights", between=(0, 1))
+    clip: float = _option(
+        0.0, "largest norm of a layer's gradient, as a share of its weights'; 0: any", between=(0, 1e6)
+    )
     precision: str = _option(
         "fp32", "of the passes; weights and their updates stay fp32 with bf16", choices=("fp32", "bf16", "fp64")
     )

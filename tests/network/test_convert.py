@@ -209,6 +209,20 @@ def test_converting_leaves_the_network_as_it_was():
     assert not any(m._forward_hooks for m in made.modules())
 
 
+def test_means_become_offsets_and_nothing_multiplies(seed):
+    made, images = network(seed, centre=True), pictures(8, 3, 8, 8, seed)
+    made.train()(torch.from_numpy(images))
+    converted = convert(made.eval(), images, CLASSES)
+    assert converted.total_multiplications == 0
+    nodes = {n.name: n for n in converted.nodes}
+    for name, act in (("block1.act1", made.blocks[0].act1), ("block1.act2", made.blocks[0].act2), ("act", made.act)):
+        node = nodes[name]
+        # In units of a code: the offset holds -mean, the zero point, and the half that makes the shift a rounding.
+        offset = (node.offset - ((1 << node.shift) >> 1)) * 2.0**-node.shift - node.zero
+        assert len(node.multiplier) == 1
+        assert np.abs(offset + act.mean.double().numpy() * node.zero).max() <= 2.0 ** -(node.shift + 1)
+
+
 def test_balanced_signs_are_what_the_bits_say():
     made = network(signs="balanced")
     with torch.no_grad():

@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from bitwren.errors import UsageError
-from bitwren.train import BinaryConv2d, FloatConv2d, ShiftedReLU, Shortcut, Standardise, scaled_sign
+from bitwren.train import BinaryConv2d, CentredReLU, FloatConv2d, ShiftedReLU, Shortcut, Standardise, scaled_sign
 from bitwren.train.layers import PLAIN_GAIN, RESIDUAL_GAIN, average_pool, same_padding, weight_scale
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -172,6 +172,36 @@ def saved_bytes(run):
         result = run()
     assert result.requires_grad
     return sum(storage.nbytes() for storage in storages.values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_centred_relu_subtracts_the_mean_of_the_batch_and_then_a_running_one(layout, seed):
+    x = torch.randn(4, 6, 5, 3, generator=torch.Generator().manual_seed(seed)).mul(2).add(3).to(memory_format=layout)
+    layer, given = CentredReLU(6), x.clone()
+    mean = x.double().mean((0, 2, 3))
+    y = layer(x)
+    # 60 values below 2**4 in magnitude are summed in single precision: an addition rounds by at most 2**-24 of the sum.
+    bound = 60 * 2**-24 * 16
+    assert torch.allclose(y.double(), (x - mean[:, None, None]).clamp(min=-1), rtol=0, atol=2 * bound)
+    assert torch.equal(x, given)  # a skip path reads it
+    assert torch.allclose(layer.mean.double(), 0.1 * mean, rtol=0, atol=bound)
+    layer.eval()
+    kept = layer.mean.clone()
+    assert torch.equal(layer(x), (x - kept[:, None, None]).clamp(min=-1)) and torch.equal(layer.mean, kept)
+
+
+def test_centred_relu_gradcheck(seed):
+    x = torch.randn(3, 2, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 3
+    layer = CentredReLU(2).double()
+    exceeds = x - x.mean((0, 2, 3), keepdim=True)
+    x[(exceeds + 1).abs() < 0.01] += 0.1  # finite differences mean nothing across the corner
+    torch.autograd.gradcheck(layer, (x.requires_grad_(),))
+
+
+def test_centred_relu_saves_what_the_shifted_relu_saves():
+    x = torch.randn(2, 3, 10, 7)
+    nets = [nn.Sequential(BinaryConv2d(3, 8), act, BinaryConv2d(8, 5)) for act in (ShiftedReLU(True), CentredReLU(8))]
+    assert saved_bytes(lambda: nets[0](x)) == saved_bytes(lambda: nets[1](x))
 
 
 @pytest.mark.parametrize("inplace", [False, True])

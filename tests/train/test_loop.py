@@ -163,12 +163,22 @@ def test_a_run_folder_that_cannot_be_made(photos, tmp_path, where):
         ("network.depth=9", "depth is 9, expected 6n"),
         ("augment.crop=true", "augment.crop is true, expected false"),
         ("data.validation=72", "data.validation is 72, expected fewer than the 72 training pictures"),
+        ("data.training=61", "data.training is 61, expected at most 60 pictures"),
     ],
 )
 def test_what_cannot_be_trained_leaves_no_folder(photos, tmp_path, setting, message):
     with pytest.raises(UsageError, match=message):
         trainer(photos, tmp_path / "run", setting)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_few_training_pictures_of_each_class_and_the_validation_pictures_as_ever(photos, tmp_path):
+    few = trainer(photos, tmp_path / "few", "data.training=30").sources
+    every = trainer(photos, tmp_path / "every").sources
+    assert few.training.count == 30 and every.training.count == 60
+    assert np.array_equal(np.bincount(few.fit.labels), np.bincount(every.fit.labels) // 2)
+    assert {image.tobytes() for image in few.fit.images} < {image.tobytes() for image in every.fit.images}
+    assert np.array_equal(few.validation.images, every.validation.images)
 
 
 # ---------------------------------------------------------------- what it keeps

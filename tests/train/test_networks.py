@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from bitwren.errors import UsageError
-from bitwren.train import BinaryConv2d, FloatConv2d, ResNet18, ShiftedReLU, Standardise, WideResNet
+from bitwren.train import BinaryConv2d, CentredReLU, FloatConv2d, ResNet18, ShiftedReLU, Standardise, WideResNet
 
 
 def raw(*shape, seed=0):
@@ -91,6 +91,17 @@ def test_a_shifted_relu_network_has_no_batch_norm(make):
     assert sum(isinstance(m, ShiftedReLU) for m in net.modules()) == len(convs) - 1
     assert {id(p) for p in net.parameters()} == {id(c.weight) for c in convs}
     assert net.temperature == 40.0
+
+
+def test_centred_relus_stand_where_shifted_ones_did():
+    net, plain = WideResNet(8, 0.25, centre=True), WideResNet(8, 0.25)
+    where = {name for name, m in plain.named_modules() if isinstance(m, ShiftedReLU)}
+    assert {name for name, m in net.named_modules() if isinstance(m, CentredReLU)} == where
+    assert net.load_state_dict(plain.state_dict(), strict=False).missing_keys == [
+        name for name, _ in net.named_buffers() if name.endswith(".mean") and not name.startswith("input")
+    ]
+    with pytest.raises(UsageError, match="centre is true, expected false beside batch norm"):
+        WideResNet(8, 0.25, activation="bn", centre=True)
 
 
 def test_input_batch_norm_of_the_reference():

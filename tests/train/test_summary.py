@@ -214,7 +214,7 @@ def test_the_totals_below_the_table():
     totals = format_summary(summarise_recipe(recipe, 3, 10, (32, 32))).splitlines()[-6:]
     assert [line.split("  ")[0] + ":" + line.split("  ")[-1].strip() for line in totals] == [
         "convolution weights:26,737,120",
-        "batch norm constants:0",
+        "constants of channels:0",
         "bytes of both:3.19 MiB",
         "multiply-accumulates:4,015,636,480",
         "multiplications left:1,945,600",

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from bitwren.errors import ModelError, UsageError, unknown_name
-from bitwren.network.folded import Affine, FoldedBlock, FoldedConv, FoldedNetwork, fold_batch_norm
+from bitwren.network.folded import Affine, Centre, FoldedBlock, FoldedConv, FoldedNetwork, fold_batch_norm
 from bitwren.network.graph import Network
 from bitwren.network.quantise import Scales, quantise, stream_exponent
 from bitwren.network.simulate import Simulation
-from bitwren.train.layers import BinaryConv2d, FloatConv2d, ShiftedReLU, Shortcut, Standardise
+from bitwren.train.layers import BinaryConv2d, CentredReLU, FloatConv2d, ShiftedReLU, Shortcut, Standardise
 from bitwren.train.networks import Block, ResidualNetwork
 
 METHODS = ("error", "max", "percentile", "logits")
@@ -79,7 +79,9 @@ def _conv(conv: FloatConv2d) -> FoldedConv:
     return FoldedConv(weights, 1.0, 32, conv.stride[0], conv.same)
 
 
-def _norm(act: nn.Module) -> Affine | None:
+def _norm(act: nn.Module) -> Affine | Centre | None:
+    if isinstance(act, CentredReLU):
+        return Centre(act.mean.double().cpu().numpy())
     return None if isinstance(act, ShiftedReLU) else _affine(act[0])
 
 
@@ -100,8 +102,9 @@ def is_shift_only(folded: FoldedNetwork) -> bool:
     return (
         folded.whole_zero is not None
         and all(c.bits == 1 and np.frexp(c.scale)[0] == 0.5 for c in convs)
-        and all(b.norm1 is None and b.norm2 is None and b.pool in (None, "identity", "binomial") for b in folded.blocks)
-        and folded.norm is None
+        and all(b.pool in (None, "identity", "binomial") for b in folded.blocks)
+        and not any(isinstance(n, Affine) for b in folded.blocks for n in (b.norm1, b.norm2))
+        and not isinstance(folded.norm, Affine)
         and folded.head_norm is None
     )
 

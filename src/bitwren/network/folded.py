@@ -35,16 +35,23 @@ class Affine:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Centre:
+    """x - mean for each channel, float64 (C,), before a shifted ReLU."""
+
+    mean: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class FoldedBlock:
-    """One block. norm1, norm2: None means the shifted ReLU in place of batch norm and ReLU.
+    """One block. norm1, norm2: batch norm and ReLU; or, for Centre and None, the shifted ReLU with it and without.
 
     pool: a kind of graph.Pool where the skip path halves the picture, "identity" where it does not, None in a plain
     network. new_channels: zero channels that the skip path appends.
     """
 
-    norm1: Affine | None
+    norm1: Affine | Centre | None
     conv1: FoldedConv
-    norm2: Affine | None
+    norm2: Affine | Centre | None
     conv2: FoldedConv
     pool: str | None
     new_channels: int
@@ -68,7 +75,7 @@ class FoldedNetwork:
     stem: FoldedConv
     max_pool: bool
     blocks: tuple[FoldedBlock, ...]
-    norm: Affine | None
+    norm: Affine | Centre | None
     head: FoldedConv
     head_norm: Affine | None
     temperature: float

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bitwren.errors import ModelError
-from bitwren.network.folded import Affine, FoldedConv, FoldedNetwork, window_padding
+from bitwren.network.folded import Affine, Centre, FoldedConv, FoldedNetwork, window_padding
 from bitwren.network.graph import (
     INT16,
     INT32,
@@ -122,9 +122,11 @@ class _Builder:
         constants = requantise_constants(gain, bias, name)
         return self.put(Requantise(name, source, *constants, low, high, zero), self.shape[source], np.array([step]))
 
-    def codes(self, name: str, source: str, norm: Affine | None, step: float, bits: int) -> str:
-        """The activation: batch norm and ReLU where there is a norm, else the shifted ReLU."""
-        zero = 0 if norm is not None else round(1 / step)
+    def codes(self, name: str, source: str, norm: Affine | Centre | None, step: float, bits: int) -> str:
+        """The activation: batch norm and ReLU for an Affine, else the shifted ReLU."""
+        zero = 0 if isinstance(norm, Affine) else round(1 / step)
+        if isinstance(norm, Centre):
+            norm = Affine(np.ones_like(norm.mean), -norm.mean)
         return self.requantise(name, source, norm, step, 0, 2**bits - 1, zero)
 
     def stream(self, name: str, source: str, exponent: int) -> str:

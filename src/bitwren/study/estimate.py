@@ -79,4 +79,5 @@ def _pictures(recipe: Recipe, data_dir: Path | None) -> tuple[int, int, int, int
     size = options.image_size or entry.size
     if size is None:
         raise DataError("needs data.image_size: only the pictures tell their size")
-    return training - held, held, test, classes or 1000, options.channels or entry.channels or 3, size
+    learning = min(training - held, options.training or training)
+    return learning, held, test, classes or 1000, options.channels or entry.channels or 3, size

@@ -10,6 +10,7 @@ and 2 in plain ones. s is a constant, one per layer, inside the weight: scaling 
 the weights' gradients by s and slow learning.
 
 Shifted ReLU (McDonnell et al. 2019, arXiv 1907.06916): srelu(x) = max(x, -1), in place of batch norm and ReLU.
+CentredReLU is ours.
 """
 
 import math
@@ -24,6 +25,7 @@ RESIDUAL_GAIN = math.sqrt(2.0)
 PLAIN_GAIN = 2.0
 LAYER_SCALES = ("he", "pow2")
 SIGNS = ("plain", "balanced")
+MEAN_MOMENTUM = 0.1
 PADDINGS = ("symmetric", "same")
 
 
@@ -190,6 +192,65 @@ class ShiftedReLU(nn.Module):
     def extra_repr(self) -> str:
         """Show whether the layer overwrites its input."""
         return f"inplace={self.inplace}"
+
+
+def _channel_means(x: Tensor) -> Tensor:
+    """Return the means (C,) of x, (N, C, H, W), summed in single precision at least."""
+    return x.mean((0, 2, 3), dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _less(x: Tensor, mean: Tensor) -> Tensor:
+    """Return x - mean, for x (N, C, H, W) and mean (C,)."""
+    mean = mean.to(x.dtype)
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return x - mean[:, None, None]
+    rows = x.permute(0, 2, 3, 1)  # with a whole row of means the inner loop is W * C long, not C
+    return (rows.flatten(2) - mean.repeat(x.shape[3])).view(rows.shape).permute(0, 3, 1, 2)
+
+
+class _CentredReLU(torch.autograd.Function):
+    """max(x - mean, -1), mean (C,). moves: the mean is that of x itself, and moves with it. Saves its output alone."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, mean: Tensor, moves: bool) -> Tensor:
+        y = _less(x, mean).clamp_(min=-1.0)
+        ctx.save_for_backward(y)
+        ctx.moves = moves
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (y,) = ctx.saved_tensors
+        gradient = torch.ops.aten.threshold_backward(gradient, y, -1.0)
+        return _less(gradient, _channel_means(gradient)) if ctx.moves else gradient, None, None
+
+
+class CentredReLU(ShiftedReLU):
+    """max(x - m, -1), where m is the mean of x's channel: of the batch in training, a running mean at inference.
+
+    So inference adds a constant to each channel and multiplies nothing. It is the half of batch norm that 1-bit weights
+    need: their scale is a constant already, but what all of a filter's inputs have in common moves its sums away from
+    the bend. Input and output (N, C, H, W). The mean takes part in the gradient, and nothing is kept for it.
+    Buffer mean (C,): each training step moves it MEAN_MOMENTUM of the way to the batch's. Several processes have a mean
+    each, as with batch norm.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return max(x - m, -1)."""
+        mean = self.mean
+        if self.training:
+            with torch.no_grad():
+                mean = _channel_means(x)
+                self.mean.lerp_(mean.to(self.mean.dtype), MEAN_MOMENTUM)
+        return _CentredReLU.apply(x, mean, self.training)
+
+    def extra_repr(self) -> str:
+        """Show the channels."""
+        return f"{len(self.mean)}"
 
 
 class _AveragePool(torch.autograd.Function):

@@ -36,6 +36,7 @@ from bitwren.train.checkpoint import (
     write_atomic,
     write_json,
 )
+from bitwren.train.clip import clip_gradients
 from bitwren.train.distributed import World
 from bitwren.train.measure import fit_input, measure, reestimate_moments
 from bitwren.train.run import BEST, LAST, METRICS, RESULT, Run, build_network
@@ -75,11 +76,14 @@ class _Interrupted(Exception):
     """Ctrl-C or SIGTERM came; the step in hand was finished and saved."""
 
 
+def _convolutions(network: nn.Module) -> list[nn.Parameter]:
+    return [p for p in network.parameters() if p.dim() == 4]
+
+
 def make_optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     """Return SGD with momentum; L2 on the convolutions' latent weights only, as in the authors' code."""
-    convolutions = [p for p in network.parameters() if p.dim() == 4]
     others = [p for p in network.parameters() if p.dim() != 4]
-    groups = [{"params": convolutions, "weight_decay": recipe.train.weight_decay}, {"params": others}]
+    groups = [{"params": _convolutions(network), "weight_decay": recipe.train.weight_decay}, {"params": others}]
     return torch.optim.SGD(
         [g for g in groups if g["params"]],
         lr=recipe.train.learning_rate,
@@ -226,6 +230,8 @@ class Trainer:
             loss = F.cross_entropy(logits.to(self.network.head.weight.dtype), labels)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            if recipe.train.clip:
+                clip_gradients(_convolutions(self.network), recipe.train.clip)
             self.optimiser.step()
             with torch.no_grad():
                 correct = (logits.argmax(1) == labels).sum()

@@ -22,6 +22,7 @@ from bitwren.train.layers import (
     PLAIN_GAIN,
     RESIDUAL_GAIN,
     BinaryConv2d,
+    CentredReLU,
     FloatConv2d,
     ShiftedReLU,
     Shortcut,
@@ -46,6 +47,7 @@ class _Builder:
         padding: str,
         skip: bool,
         bn_affine: bool,
+        centre: bool,
     ):
         if activation not in ACTIVATIONS:
             raise unknown_name("activation", activation, ACTIVATIONS)
@@ -53,7 +55,10 @@ class _Builder:
             raise UsageError(f"weight_bits is {weight_bits}, expected 1 or 32")
         if layer_scale not in LAYER_SCALES:
             raise unknown_name("layer scale", layer_scale, LAYER_SCALES)
+        if centre and activation == "bn":
+            raise UsageError("centre is true, expected false beside batch norm, which subtracts the mean itself")
         self.batch_norm, self.bn_affine, self.padding = activation == "bn", bn_affine, padding
+        self.centre = centre
         self.weight_bits, self.layer_scale, self.signs = weight_bits, layer_scale, signs
         self.gain = RESIDUAL_GAIN if skip else PLAIN_GAIN
 
@@ -70,7 +75,7 @@ class _Builder:
         """inplace: the input is nobody else's (a convolution's output), so the shifted ReLU may overwrite it."""
         if self.batch_norm:
             return nn.Sequential(self.norm(channels), nn.ReLU(inplace=True))
-        return ShiftedReLU(inplace)
+        return CentredReLU(channels) if self.centre else ShiftedReLU(inplace)
 
 
 class Block(nn.Module):
@@ -105,6 +110,7 @@ class ResidualNetwork(nn.Module):
     skip: False makes the plain network. temperature: divides the logits; by default 40 for srelu, 1 for bn.
     input: "standardise" (an integer mean per channel and one power of two), "batchnorm" (learned), or "auto":
         what goes with the activation. bn_affine: learn the scale and offset of every batch norm.
+    centre: subtract each channel's mean before every shifted ReLU (CentredReLU).
     Raises UsageError for anything else.
     """
 
@@ -126,6 +132,7 @@ class ResidualNetwork(nn.Module):
         temperature: float | None = None,
         input: str = "auto",
         bn_affine: bool = False,
+        centre: bool = False,
     ):
         super().__init__()
         if num_classes < 1 or channels < 1:
@@ -136,7 +143,7 @@ class ResidualNetwork(nn.Module):
             raise unknown_name("input", input, INPUTS)
         if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
             raise UsageError(f"temperature is {temperature}, expected a positive number")
-        make = _Builder(activation, weight_bits, layer_scale, signs, padding, skip, bn_affine)
+        make = _Builder(activation, weight_bits, layer_scale, signs, padding, skip, bn_affine, centre)
         normalise = make.batch_norm if input == "auto" else input == "batchnorm"
         self.num_classes, self.channels = num_classes, channels
         # The input batch norm has a learned scale and offset in every network of the papers.

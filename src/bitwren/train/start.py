@@ -36,6 +36,19 @@ def _held_out(labels: np.ndarray, amount: float) -> tuple[np.ndarray, np.ndarray
     return stratified_split(labels, amount if amount < 1 else int(amount), SPLIT_SEED)
 
 
+def _split(labels: np.ndarray, options: DataOptions) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the indices of the training and of the validation pictures. Raises UsageError for more than there are."""
+    training, held = np.arange(len(labels)), None
+    if options.validation:
+        training, held = _held_out(labels, options.validation)
+    if options.training is not None:
+        if options.training > len(training):
+            raise UsageError(f"data.training is {options.training}, expected at most {len(training)} pictures")
+        if options.training < len(training):
+            training = training[stratified_split(labels[training], options.training, SPLIT_SEED)[1]]
+    return training, held
+
+
 def load(options: DataOptions, data_dir: Path | None, progress: bool = True) -> Loaded:
     """Return the data set of a recipe, training pictures split for validation.
 
@@ -47,10 +60,8 @@ def load(options: DataOptions, data_dir: Path | None, progress: bool = True) -> 
     split: Split = load_dataset(
         options.name, data_dir, size=options.image_size, channels=options.channels, progress=progress
     )
-    training, validation = split.train, None
-    if options.validation:
-        kept, held = _held_out(training.labels, options.validation)
-        training, validation = training.take(kept), training.take(held)
+    kept, held = _split(split.train.labels, options)
+    training, validation = split.train.take(kept), None if held is None else split.train.take(held)
     channels, height, width = training.images.shape[1:]
     return Loaded(training, validation, split.test, training, training.classes, (height, width), channels)
 
@@ -60,13 +71,12 @@ def _load_files(options: DataOptions, listing) -> Loaded:
         raise UsageError("data.image_size is not set, expected height and width for pictures read from files")
     size, channels = options.image_size, options.channels or 3
     files = Files(tuple(listing.train_files), listing.train_labels, size, channels)
-    training, validation = files, None
-    if options.validation:
-        kept, held = _held_out(files.labels, options.validation)
-        training, validation = (
-            dataclasses.replace(files, files=tuple(files.files[i] for i in part), labels=files.labels[part])
-            for part in (kept, held)
-        )
+    training, validation = (
+        None
+        if part is None
+        else dataclasses.replace(files, files=tuple(files.files[i] for i in part), labels=files.labels[part])
+        for part in _split(files.labels, options)
+    )
     chosen = np.random.default_rng(SPLIT_SEED).permutation(len(training.files))[:FIT_PICTURES]
     images = np.stack([read_picture(training.files[i], size, channels) for i in chosen])
     fit = Pictures(images, training.labels[chosen], listing.classes)

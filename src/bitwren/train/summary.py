@@ -9,6 +9,7 @@ addition or subtraction, so neither counts.
                                       multiplication: a block's first convolution, the head, in a plain network all.
                                       0 at the head without batch norm: see global average.
     32-bit convolution                1 per multiply-accumulate
+    centred ReLU                      0: the mean is one more addition
     batch norm, fixed or learned      1 per value: a scale per channel, the offset is an addition. Not folded into
                                       32-bit weights, where that would be possible (it is under 1 % of them).
     shifted ReLU, ReLU, max pooling   0: comparisons
@@ -23,9 +24,10 @@ addition or subtraction, so neither counts.
 **Multiply-accumulates**: output positions * fan-in * output channels. Products with padded zeros count, for hardware
 with a fixed inner loop does them; a 1-bit convolution does as many additions.
 
-**Weights**: of the convolutions, and two 32-bit constants per channel of a batch norm, which at inference is a scale
-and an offset whether they were learned or come from the moments. Bits are packed, each layer rounded up to whole
-bytes. What is one constant per layer (its scale) or per picture channel (the input's integer mean) is left out.
+**Weights**: of the convolutions, and 32-bit constants per channel: one of a centred ReLU, two of a batch norm, which at
+inference is a scale and an offset whether they were learned or come from the moments. Bits are packed, each layer
+rounded up to whole bytes. What is one constant per layer (its scale) or per picture channel (the input's integer mean)
+is left out.
 
 **Activation memory**: bytes alive while a layer runs, in plain layer-by-layer execution: its input, its output, and
 the residual stream kept for the skip. Values are 8-bit codes, 1 byte each; the residual stream, a sum over blocks, is
@@ -43,12 +45,12 @@ from torch import nn
 from bitwren.errors import UsageError
 from bitwren.recipe import Recipe
 from bitwren.terminal import aligned, byte_count, ruled
-from bitwren.train.layers import BinaryConv2d, FloatConv2d, ShiftedReLU, Shortcut
+from bitwren.train.layers import BinaryConv2d, CentredReLU, FloatConv2d, ShiftedReLU, Shortcut
 from bitwren.train.networks import ACTIVATIONS, Block, ResidualNetwork
 from bitwren.train.run import build_network
 
 CODE_BYTES, RESIDUAL_BYTES, SUM_BYTES = 1, 2, 4
-BN_CONSTANTS, BN_BITS = 2, 32  # a scale and an offset per channel
+BN_CONSTANTS, CENTRE_CONSTANTS, CONSTANT_BITS = 2, 1, 32  # per channel: a scale and an offset, or an offset
 WIDEST = 110  # columns of a terminal
 
 
@@ -84,7 +86,7 @@ class Summary:
 
     @property
     def weights(self) -> int:
-        """Weights of the convolutions and constants of the batch norms."""
+        """Weights of the convolutions and constants of the batch norms and centred ReLUs."""
         return sum(layer.weights for layer in self.layers)
 
     @property
@@ -155,12 +157,15 @@ class _Walk:
 
     def elementwise(self, name: str, module: nn.Module, x: _Value, out_bytes: int, *, kept=0, in_place=True) -> _Value:
         y = _Value(module(x.tensor), out_bytes)
+        if isinstance(module, CentredReLU):
+            cost = (CENTRE_CONSTANTS * len(module.mean), CONSTANT_BITS, 0, 0)
+            return self._row(name, "centred ReLU", x, y, kept=kept, in_place=in_place, cost=cost)
         norm = module[0] if isinstance(module, nn.Sequential) else module
         if not isinstance(norm, nn.BatchNorm2d):
             kind = "shifted ReLU" if isinstance(module, ShiftedReLU) else "standardise"
             return self._row(name, kind, x, y, kept=kept, in_place=in_place)
         kind = "batch norm" if norm is module else "BN + ReLU"
-        cost = (BN_CONSTANTS * norm.num_features, BN_BITS, 0, math.prod(y.shape))
+        cost = (BN_CONSTANTS * norm.num_features, CONSTANT_BITS, 0, math.prod(y.shape))
         return self._row(name, kind, x, y, kept=kept, in_place=in_place, cost=cost)
 
     def skip_pool(self, name: str, shortcut: Shortcut, x: _Value, branch: _Value) -> None:
@@ -240,7 +245,9 @@ def compare_activations(recipe: Recipe, channels: int, classes: int, size: tuple
     """Return the recipe's network with each activation, as {"srelu, 1 bit": summary, "bn, 1 bit": summary}."""
     summaries = {}
     for activation in ACTIVATIONS:
-        variant = dataclasses.replace(recipe, network=dataclasses.replace(recipe.network, activation=activation))
+        centre = recipe.network.centre and activation != "bn"
+        options = dataclasses.replace(recipe.network, activation=activation, centre=centre)
+        variant = dataclasses.replace(recipe, network=options)
         name = f"{activation}, {recipe.network.weight_bits} bit"
         summaries[name] = summarise_recipe(variant, channels, classes, size)
     return summaries
@@ -249,7 +256,7 @@ def compare_activations(recipe: Recipe, channels: int, classes: int, size: tuple
 def _totals(summary: Summary) -> dict[str, str]:
     return {
         "convolution weights": f"{summary.conv_weights:,}",
-        "batch norm constants": f"{summary.weights - summary.conv_weights:,}",
+        "constants of channels": f"{summary.weights - summary.conv_weights:,}",
         "bytes of both": byte_count(summary.weight_bytes),
         "multiply-accumulates": f"{summary.macs:,}",
         "multiplications left": f"{summary.multiplications:,}",
