@@ -196,7 +196,8 @@ def _check_entries(entries: Mapping[str, Entry], wanted: list[dict[str, tuple[in
     sizes = {part: sum(_stored(part, parts[part]) for parts in wanted if part in parts) for part in _DTYPES}
     expected = {part: (_DTYPES[part], (size,)) for part, size in sizes.items() if size}
     if list(entries) != list(expected):
-        raise ModelError(f"tensors {', '.join(map(shown, entries))}, expected {', '.join(expected)} in this order")
+        first = ", ".join(map(shown, list(entries)[:5])) + (", ..." if len(entries) > 5 else "")
+        raise ModelError(f"tensors {first or 'missing'}, expected {', '.join(expected) or 'none'} in this order")
     for part, (dtype, shape) in expected.items():
         if entries[part][:2] != (dtype, shape):
             got = f"{entries[part].dtype} {list(entries[part].shape)}"
