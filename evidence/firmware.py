@@ -2,10 +2,11 @@
 
     python evidence/firmware.py 20-1.bwn 20-4.bwn 8-0.5.bwn --shared ../shared --out results/firmware.json
 
-The networks are those of the bars: 20-1 and 20-4 of 32 x 32 pixels in colour, 8-0.5 of 28 x 28 in grey. 20-1 classifies
-the first 500 CIFAR-10 test pictures without JPEG's losses on a Cortex-M4 and on an RV32 core without multiplier; all else
-runs on random pictures. Every logit of every run is compared with the reference's. The count of instructions is compared
-with that of a trace of every instruction that the emulator executes, for one picture on those two cores.
+The networks are those of the bars: 20-1 and 20-4 of 32 x 32 pixels in colour, 8-0.5 of 28 x 28 in grey. 20-1
+classifies the first 500 CIFAR-10 test pictures without JPEG's losses on a Cortex-M4 and on an RV32 core without
+multiplier; all else runs on random pictures. Every logit of every run is compared with the reference's. The count of
+instructions is compared with that of a trace of every instruction that the emulator executes, for one picture on
+those two cores.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from published_network import pictures as first_pictures
 
 from bitwren.atomic import write_json
 from bitwren.deploy.emulate.cores import CORES
@@ -38,18 +40,12 @@ RUNS = [  # network, core, what is optimised, pictures: a number of random ones,
 ]
 
 
-def lossless(shared: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first 500 CIFAR-10 test pictures, uint8 (500, 3, 32, 32), and their labels."""
-    held = np.load(shared / "data" / "cifar10-lossless-test500.npz")
-    return np.ascontiguousarray(held["images"].transpose(0, 3, 1, 2)), held["labels"]
-
-
 def measure(model: Path, core: str, optimise: str, pictures: int | str, shared: Path) -> dict:
     """Return the figures of one run."""
     network = read_bwn(model)
     shape, labels = (network.channels, network.height, network.width), None
     if pictures == "lossless":
-        pixels, labels = lossless(shared)
+        pixels, labels = first_pictures(shared / "data" / "cifar10-lossless-test500.npz", 500)
     else:
         pixels = np.random.default_rng(0).integers(0, 256, (pictures, *shape), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +53,7 @@ def measure(model: Path, core: str, optimise: str, pictures: int | str, shared: 
             network, generate(network, optimise=optimise), CORES[core], pixels, labels, folder=Path(folder)
         )
         told = describe_emulation(emulation)
-        if pictures == "lossless" and core in TRACED:
+        if pictures == "lossless":
             held = (Path(folder) / "pictures").read_bytes()
             (Path(folder) / "pictures").write_bytes(held[: len(held) // len(pixels)])
             counted = float(emulation.records.instructions[0])

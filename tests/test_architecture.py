@@ -12,10 +12,10 @@ import bitwren
 
 PACKAGE = Path(bitwren.__file__).parent
 ROOMS = [
-    *("errors", "atomic", "terminal", "recipe", "pictures", "train", "network", "deploy", "report"),
+    *("errors", "atomic", "terminal", "recipe", "pictures", "train", "network", "deploy", "study", "report"),
     *("commands", "cli", "__main__"),
 ]
-TORCH_ROOM, TORCH_FILES = "train", {"network/convert.py", "network/simulate.py"}
+TORCH_ROOM, TORCH_FILES = "train", {"network/convert.py", "network/simulate.py", "study/run.py"}
 TORCH = ("torch", "torchvision", "safetensors.torch")
 WITHOUT_TORCH = [
     "bitwren",
@@ -24,6 +24,7 @@ WITHOUT_TORCH = [
     "bitwren.network.pack",
     "bitwren.network.reference",
     "bitwren.deploy.export_onnx",
+    "bitwren.deploy.fit",
     "bitwren.deploy.verify",
     "bitwren.report.evaluation",
     "bitwren.cli",

@@ -15,7 +15,10 @@ from PIL import Image
 
 from bitwren.cli import main
 
-COMMANDS = ("train", "evaluate", "predict", "info", "recipes", "datasets", "bench", "convert", "verify", "export")
+COMMANDS = (
+    *("train", "evaluate", "predict", "info", "recipes", "datasets", "zoo"),
+    *("bench", "convert", "verify", "export", "fit", "study"),
+)
 CLASSES = [str(digit) for digit in range(10)]
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -38,6 +39,11 @@ def call(*words, **environment):
     )
     assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def python(package, *words):
+    """Run Python with the unpacked package and the packages installed here: -S, or an editable install would win."""
+    return call(sys.executable, "-S", *words, PYTHONPATH=os.pathsep.join([str(package), sysconfig.get_path("purelib")]))
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +84,12 @@ def test_without_a_compiler_the_package_is_installed_and_the_reference_runs(buil
     assert wheel.endswith("-py3-none-any.whl")  # nothing in it is of this processor
     assert names(package / "bitwren") == names(ROOT / "src" / "bitwren")
     model, _, picture = files
-    told = call(sys.executable, "-m", "bitwren", "predict", model, picture, PYTHONPATH=str(package))
+    told = python(package, "-m", "bitwren", "predict", model, picture)
     assert told.stdout.startswith(str(picture)) and told.stderr.count("\n") == 1
     assert str(package / "bitwren" / "lib") in told.stderr and "install a C compiler" in told.stderr
     assert told.stderr.endswith("; the slow reference runs instead\n")
+    listed = python(package, "-m", "bitwren", "zoo").stdout
+    assert "\ndigits " in listed and (package / "bitwren" / "zoo" / "digits.bwn").is_file()
 
 
 def test_from_the_source_archive_the_wheel_holds_the_runtime(build, files, tmp_path):
@@ -98,5 +106,5 @@ def test_from_the_source_archive_the_wheel_holds_the_runtime(build, files, tmp_p
     assert names(package / "bitwren") == names(ROOT / "src" / "bitwren")
     assert len([*(package / "bitwren" / "lib").iterdir()]) == 1
     model, drawn, _ = files
-    logits = call(sys.executable, "-c", ANSWER, package, model, drawn, PYTHONPATH=str(package)).stdout
+    logits = python(package, "-c", ANSWER, package, model, drawn).stdout
     assert logits == f"{run(NET, np.load(drawn)).tolist()}\n"

@@ -1,6 +1,6 @@
 """Image networks whose every weight is one bit, without batch normalization, from training to bare metal.
 
->>> network = bitwren.load("model.bwn")
+>>> network = bitwren.load("model.bwn")  # or a name from `bitwren zoo`
 >>> classes = network.predict(images)  # uint8 (N, channels, height, width) -> int64 (N,)
 """
 

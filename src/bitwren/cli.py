@@ -8,12 +8,14 @@ import argparse
 import contextlib
 import importlib
 import os
+import re
 import signal
 import sys
 import textwrap
 import threading
 from pathlib import Path
 
+from bitwren.deploy.calibration import CALIBRATION
 from bitwren.deploy.emulate.cores import CORES
 from bitwren.errors import BitwrenError, UsageError, unknown_name
 
@@ -41,6 +43,9 @@ class _Parser(argparse.ArgumentParser):
             raise unknown_name(
                 "command" if isinstance(action, argparse._SubParsersAction) else action.dest, value, action.choices
             )
+
+
+_BWN = "a .bwn file, or a name from `bitwren zoo`"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate",
         _evaluate,
         "measure a trained network on the test pictures of its data set",
-        "MODEL is the folder of a run, or a .bwn file, which needs DATA and no PyTorch.",
+        "MODEL is the folder of a run, or a .bwn file or a name from `bitwren zoo`, which need DATA and no PyTorch.",
     )
     evaluate.add_argument("model", metavar="MODEL", type=Path)
     _add_data_dir(evaluate)
@@ -103,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_engine(evaluate)
 
     predict = command("predict", _predict, "name what is in pictures of any size and kind")
-    predict.add_argument("model", metavar="MODEL", type=Path, help="folder of a run, or a .bwn file")
+    predict.add_argument("model", metavar="MODEL", type=Path, help=f"folder of a run, {_BWN}")
     predict.add_argument("pictures", metavar="PICTURE", nargs="+", type=Path)
     predict.add_argument("--top", metavar="N", type=int, default=1, help="classes to print for each picture")
     predict.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -114,7 +119,9 @@ def _parser() -> argparse.ArgumentParser:
         "info",
         _info,
         "show a network layer by layer: shapes, weights, operations, memory",
-        "TARGET is the folder of a run, a recipe's name, a .toml file, or a .bwn file.",
+        """\
+        TARGET is the folder of a run, a .bwn file or a name from `bitwren zoo`, a recipe's name or a .toml file. A name
+        of both is the trained network; with --set or --compare it is the recipe.""",
     )
     info.add_argument("target", metavar="TARGET")
     info.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings")
@@ -162,10 +169,10 @@ def _parser() -> argparse.ArgumentParser:
         _command("models", "verify"),
         "run a network on every machine there is and compare every value with the reference",
         """\
-        MODEL is a .bwn file. The pictures are extreme and random ones, and with --data the first of a data set's test
+        The pictures are extreme and random ones, and with --data the first of a data set's test
         pictures too. Exit status 1 where any machine differs; one that is not installed is skipped.""",
     )
-    verify.add_argument("model", metavar="MODEL", type=Path)
+    verify.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     verify.add_argument(
         "--data", metavar="DATA", help="name of a data set of the network's picture size, or a folder of pictures"
     )
@@ -179,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--out", metavar="FILE", type=Path, help="write the report as JSON")
 
     export = command("export", _command("models", "export"), "write a network for another machine")
-    export.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
+    export.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     export.add_argument("--to", choices=("onnx",), required=True, help="onnx: for ONNX Runtime, integers throughout")
     export.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: MODEL with the ending .onnx")
 
@@ -191,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         One header and one source file that need nothing else: C99, no heap, no floating point, and no multiplication
         where the network needs none. DIR/network.h says how to call them and what memory they take.""",
     )
-    generate.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
+    generate.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     generate.add_argument("-o", "--out", metavar="DIR", type=Path, required=True)
     generate.add_argument(
         "--layout",
@@ -206,6 +213,30 @@ def _parser() -> argparse.ArgumentParser:
         help="fewest instructions (default), least flash, or smallest arena",
     )
 
+    fit = command(
+        "fit",
+        _command("firmware", "fit"),
+        "tell whether a network fits a microcontroller, before it is trained",
+        """\
+        TARGET is a .bwn file, or a recipe's name, a .toml file or the folder of a run, which need PyTorch. Sizes are
+        bytes, or a number with K or M: 256K. Exit status 1 where it does not fit.""",
+    )
+    fit.add_argument("target", metavar="TARGET")
+    fit.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="settings")
+    fit.add_argument("--flash", metavar="SIZE", type=_size, required=True, help="for code, weights and constants")
+    fit.add_argument("--ram", metavar="SIZE", type=_size, required=True, help="for arena and stack")
+    fit.add_argument("--core", choices=tuple(CALIBRATION), default="cortex-m4", help="default: %(default)s")
+    fit.add_argument("--mhz", metavar="N", type=float, default=80.0, help="of the clock (default: %(default)g)")
+    fit.add_argument(
+        "--optimise",
+        choices=("speed", "memory"),
+        help="as `bitwren generate` has it (default: speed, or memory where only that fits)",
+    )
+    fit.add_argument(
+        "--no-search", action="store_false", dest="search", help="do not look for the largest width and depth that fit"
+    )
+    fit.add_argument("--json", action="store_true", help="as JSON")
+
     emulate = command(
         "emulate",
         _command("emulate", "emulate"),
@@ -214,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
         Generates C, cross compiles it, boots it in QEMU and compares every logit with the reference. Exit status 1
         where one differs, where memory outside was touched, or where --certify finds what it must not.""",
     )
-    emulate.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
+    emulate.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     emulate.add_argument("--core", required=True, choices=tuple(CORES))
     emulate.add_argument(
         "--data", metavar="DATA", help="name of a data set, or a folder of pictures (default: random pictures)"
@@ -232,9 +263,36 @@ def _parser() -> argparse.ArgumentParser:
     emulate.add_argument("--build", metavar="DIR", type=Path, help="keep what was generated, compiled and linked here")
     emulate.add_argument("--out", metavar="FILE", type=Path, help="write the figures as JSON")
 
+    study = command(
+        "study",
+        _command("study", "study"),
+        "carry out a grid of training runs, and keep a record of each",
+        """\
+        STUDY is a .toml file: a recipe, and the axes of the grid. One run that fails does not end the rest; exit
+        status 1 where any did. A study stopped at any moment goes on with --resume, runs that failed included.""",
+    )
+    study.add_argument("study", metavar="STUDY", type=Path, help="a .toml file")
+    study.add_argument("--out", metavar="DIR", type=Path, help="folder of the study (default: runs/NAME)")
+    study.add_argument("--resume", action="store_true", help="go on with the study in the folder, if there is one")
+    study.add_argument("--dry-run", action="store_true", help="print the runs and how long they would take")
+    study.add_argument(
+        "--on", metavar="WHERE", default="local", help="local (default), ray, or ray://HOST:PORT for a Ray cluster"
+    )
+    study.add_argument("--jobs", metavar="N", type=int, default=1, help="runs at the same time (default: %(default)s)")
+    study.add_argument("--threads", metavar="N", type=int, help="processor threads of a run (default: cores / jobs)")
+    study.add_argument(
+        "--data-dir",
+        metavar="[NAME=]DIR",
+        action="append",
+        default=[],
+        help="folder of the pictures, or of those called NAME in the study; may be given several times",
+    )
+
     recipes = command("recipes", _command("lists", "recipes"), "list the recipes that come with the package")
     recipes.add_argument("--keys", action="store_true", help="list every key of a recipe with its meaning and default")
     command("datasets", _command("lists", "datasets"), "list the data sets that bitwren knows")
+    zoo = command("zoo", _command("lists", "zoo"), "list the trained networks that come with the package")
+    zoo.add_argument("name", metavar="NAME", nargs="?", help="print the card of this one")
 
     bench = command("bench", _command("training", "bench"), "measure speed and memory against peers in the same run")
     subjects = bench.add_subparsers(dest="subject", metavar="SUBJECT", required=True, parser_class=_Parser)
@@ -243,6 +301,17 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--threads", type=int, default=2)
     training.add_argument("--out", metavar="FILE", type=Path, help="write the figures as JSON")
     _add_bench_model(subjects)
+
+    report = command(
+        "report",
+        _command("report", "report"),
+        "write the page of a study: tables, pictures, statistics",
+        """\
+        STUDY is a study's folder, or its runs.jsonl. One HTML file that loads nothing from anywhere; the pictures also
+        lie beside it, as report-files/NAME.svg for report.html. Needs the extra: pip install 'bitwren[study]'.""",
+    )
+    report.add_argument("study", metavar="STUDY", type=Path)
+    report.add_argument("-o", "--out", metavar="FILE", type=Path, help="default: report.html in the study's folder")
     return parser
 
 
@@ -250,7 +319,7 @@ def _add_bench_model(subjects) -> None:
     summary = "a network in a .bwn file; the word may be left out: bitwren bench digits.bwn"
     model = subjects.add_parser("model", help=summary, description=f"Measure {summary}.")
     model.set_defaults(run=_command("bench", "bench_model"))
-    model.add_argument("model", metavar="MODEL", type=Path, help="a .bwn file")
+    model.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     model.add_argument("--against", metavar="NAMES", help="peers to measure beside: onnxruntime,openvino,ncnn")
     model.add_argument("--threads", metavar="LIST", default="1,2", help="default: %(default)s")
     model.add_argument("--batches", metavar="LIST", default="1,2,4,8,16", help="for throughput (default: %(default)s)")
@@ -266,7 +335,13 @@ def _add_bench_model(subjects) -> None:
 
 def _with_subject(words: list[str]) -> list[str]:
     """Return the words with `bench FILE` written out as `bench model FILE`."""
-    if words[:1] == ["bench"] and len(words) > 1 and (words[1].endswith(".bwn") or _is_file(words[1])):
+    from bitwren.deploy.zoo import packaged_networks
+
+    if (
+        words[:1] == ["bench"]
+        and len(words) > 1
+        and (words[1].endswith(".bwn") or words[1] in packaged_networks() or _is_file(words[1]))
+    ):
         return ["bench", "model", *words[1:]]
     return words
 
@@ -276,6 +351,15 @@ def _is_file(word: str) -> bool:
         return Path(word).is_file()
     except (OSError, ValueError):  # no name that a file can have
         return False
+
+
+def _size(text: str) -> int:
+    """Return the bytes of a size such as 256K."""
+    found = re.fullmatch(r"([0-9]{1,15})([KM]?)", text, re.IGNORECASE)
+    size = int(found[1]) << {"": 0, "K": 10, "M": 20}[found[2].upper()] if found else 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, expected bytes, or a number with K or M: 256K")
+    return size
 
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -305,10 +389,19 @@ def _is_model(target: Path) -> bool:
     return target.is_file()
 
 
+def _find_model(arguments) -> None:
+    """Replace a name from the zoo by its file, in a command that has a MODEL. Raises UsageError."""
+    from bitwren.deploy.zoo import find_model
+
+    if "model" in arguments:
+        arguments.model = find_model(arguments.model)
+
+
 def _room_of(arguments):
     """Return the room of the commands for MODEL."""
     from bitwren.commands import models, training
 
+    _find_model(arguments)
     if _is_model(arguments.model):
         return models
     if arguments.engine is not None:
@@ -328,8 +421,11 @@ def _predict(arguments) -> int:
 
 def _info(arguments) -> int:
     from bitwren.commands import models, training
+    from bitwren.deploy.zoo import packaged_networks
 
     target = Path(arguments.target)
+    if not (arguments.settings or arguments.compare or os.path.exists(target)):
+        target = packaged_networks().get(arguments.target, target)
     if _is_model(target) and target.suffix != ".toml":
         if arguments.settings or arguments.compare:
             raise UsageError("--set and --compare belong to a recipe; a .bwn file stays as it is")
@@ -341,6 +437,7 @@ def _command(room: str, name: str):
     """Return a command that imports its room when it runs."""
 
     def run(arguments) -> int:
+        _find_model(arguments)
         return getattr(importlib.import_module(f"bitwren.commands.{room}"), name)(arguments)
 
     return run
@@ -370,8 +467,9 @@ def _fail(message: str, status: int = 1) -> int:
 
 def main(words: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    with contextlib.suppress(AttributeError):  # a stream without an encoding
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a stream without an encoding
+            stream.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
     try:
         parser = _parser()
         arguments = parser.parse_args(_with_subject(sys.argv[1:] if words is None else words))

@@ -5,6 +5,7 @@ BitwrenError
 ├── DataError         a picture, a data set or a download is missing or broken exit status 1
 ├── CheckpointError   a run folder or a checkpoint is missing or broken        exit status 1
 ├── TrainingError     training cannot go on (loss not finite, a worker died)   exit status 1
+│   └── StoppedError  a signal stopped it; everything is saved                 exit status 1
 ├── WriteError        a file cannot be written (disk full, no permission)      exit status 1
 ├── ToolError         a compiler or an emulator is missing or failed           exit status 1
 └── ModelError        an integer network or its file is not well formed        exit status 1
@@ -42,6 +43,10 @@ class CheckpointError(BitwrenError):
 
 class TrainingError(BitwrenError):
     """Training that cannot go on."""
+
+
+class StoppedError(TrainingError):
+    """Training that a signal stopped, saved to go on with."""
 
 
 class WriteError(BitwrenError):

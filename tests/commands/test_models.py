@@ -73,7 +73,7 @@ def test_verify_and_export_run_every_machine(model, tmp_path, capsys):
     report = tmp_path / "report" / "agreement.json"
     assert main(["verify", str(model), "--data", "digits", "--images", "5", "--out", str(report)]) == 0
     told = json.loads(report.read_text())
-    machines = 2 + 4 * len(runtime.kernel_sets())  # of the runtime each set with 1 and 2 threads, singly and together
+    machines = 3 + 4 * len(runtime.kernel_sets())  # of the runtime each set with 1 and 2 threads, singly and together
     assert told["equal"] and told["pictures"] == 5 and len(told["machines"]) == machines
     out = capsys.readouterr().out
     assert out.count("equal: ") == machines and "DIFFERS" not in out

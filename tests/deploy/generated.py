@@ -39,7 +39,8 @@ class Generated:
         self.files, self.arena_bytes = files, constant(files, "ARENA_BYTES")
         write(files, folder)
         library = folder / f"network-{compiler}{''.join(flags)}.so".replace("=", "").replace(",", "")
-        command = [compiler, *WARNINGS, *flags, "-DNETWORK_SELFTEST", "-fPIC", "-shared", "-o", library, folder / "network.c"]
+        shared = ["-DNETWORK_SELFTEST", "-fPIC", "-shared"]
+        command = [compiler, *WARNINGS, *flags, *shared, "-o", library, folder / "network.c"]
         compiled = subprocess.run(command, capture_output=True, text=True)
         assert compiled.returncode == 0, compiled.stderr
         self.library = ctypes.CDLL(str(library))

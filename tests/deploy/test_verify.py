@@ -10,8 +10,18 @@ from network.strategies import networks_and_pictures
 
 from bitwren.cli import main
 from bitwren.deploy import verify as module
+from bitwren.deploy.generate_c import host
+from bitwren.deploy.generate_c.host import compiled
 from bitwren.deploy.runtime import kernel_sets
-from bitwren.deploy.verify import MACHINES, Difference, format_verification, made_up_pictures, verify
+from bitwren.deploy.verify import (
+    ENGINES,
+    MACHINES,
+    Difference,
+    MachineReport,
+    format_verification,
+    made_up_pictures,
+    verify,
+)
 from bitwren.errors import ModelError, UsageError
 from bitwren.network import reference
 from bitwren.network.graph import PIXELS, Sum
@@ -22,7 +32,8 @@ WAYS = [
     for kernels in kernel_sets()
     for threads in ("1 thread", "2 threads")
     for how in ("singly", "together")
-]
+] + ["generated C"]
+GENERATED_C = ENGINES["generated C"]
 NET = wide_resnet(8, 0.25, size=8)
 COUNT = 4 + 3 + 2 * module.RANDOM  # extreme and random pictures for three channels
 
@@ -109,6 +120,51 @@ def test_a_difference_of_an_engine(machines, monkeypatch, at_once):
     assert right.tensors == ("scores",) and right.difference is None and gone.skipped == "no compiler"
     assert (wrong.difference.picture, wrong.difference.channel) == ("all 255", 3)
     assert wrong.difference.got == wrong.difference.expected - 1 and not verification.equal
+
+
+def test_a_difference_of_the_generated_c(machines, monkeypatch):
+    def faulty(net):
+        def run(pixels):
+            logits = right(pixels)
+            logits[5 + 3, 7] += 1
+            return logits
+
+        right = compiled(net)
+        return run
+
+    machines()
+    monkeypatch.setattr(module, "ENGINES", {"generated C": GENERATED_C})
+    monkeypatch.setattr(module, "compiled", faulty)
+    pixels = pictures(NET, 5, 1)
+    (report,) = verify(NET, pixels).machines
+    everything = np.concatenate([pixels, made_up_pictures(pixels.shape[1:], 0)[0]])
+    expected = int(reference.run(NET, everything)[5 + 3, 7])
+    assert report.difference == Difference("scores", "chessboard, inverted", 7, 0, 0, expected, expected + 1)
+    monkeypatch.setattr(module, "compiled", compiled)
+    assert verify(NET, pixels).machines == (MachineReport("generated C", None, ("scores",), None),)
+
+
+def test_generated_c_without_a_compiler(machines, monkeypatch, tmp_path):
+    machines()
+    monkeypatch.setattr(module, "ENGINES", {"generated C": GENERATED_C})
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (report,) = verify(NET).machines
+    assert report.skipped == "no C compiler found: install gcc or clang, or set CC"
+    monkeypatch.setenv("CC", "no-such-compiler -O1")
+    (report,) = verify(NET).machines
+    assert report.skipped == "the C compiler no-such-compiler cannot be run: No such file or directory"
+
+
+def test_a_network_that_the_generator_refuses(machines, monkeypatch):
+    def no_plan(net, optimise):
+        raise ModelError("no plan: it is too large")
+
+    machines()
+    monkeypatch.setattr(module, "ENGINES", {"generated C": GENERATED_C})
+    monkeypatch.setattr(host, "plan", no_plan)
+    (report,) = verify(NET).machines
+    assert report.skipped == "no C can be generated for this network: no plan: it is too large"
 
 
 def test_a_difference_in_a_made_up_picture(machines):

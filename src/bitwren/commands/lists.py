@@ -25,3 +25,31 @@ def datasets(arguments) -> int:
     for name, entry in DATASETS.items():
         print(f"{name:<16} {entry.summary}")
     return 0
+
+
+def zoo(arguments) -> int:
+    """bitwren zoo [NAME]."""
+    from bitwren.deploy.zoo import card_text, packaged_networks, read_card
+    from bitwren.terminal import aligned, ruled
+
+    if arguments.name is not None:
+        print(card_text(arguments.name), end="")
+        return 0
+    rows = [("name", "data", "float", "integer", "pictures", "bytes", "mults")]
+    for name in packaged_networks():
+        card = read_card(name)
+        accuracy, network = card["accuracy"], card["network"]
+        rows.append(
+            (
+                name,
+                card["data"]["name"],
+                f"{accuracy['float']:.2%}",
+                f"{accuracy['integer']:.2%}",
+                f"{accuracy['pictures']:,}",
+                f"{network['bytes']:,}",
+                f"{network['multiplications']:,}",
+            )
+        )
+    print(ruled(aligned(rows, left=2)))
+    print("\nAccuracy on all test pictures, float and integer; multiplications for a picture. A card: bitwren zoo NAME")
+    return 0

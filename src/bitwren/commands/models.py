@@ -13,8 +13,6 @@ from bitwren.atomic import write_json
 from bitwren.commands.printing import data_source, make_folder, print_prediction
 from bitwren.errors import BitwrenError, UsageError
 
-CALIBRATION_SEED = 0  # of the choice of training pictures
-
 
 def convert(arguments) -> int:
     """bitwren convert RUN -o model.bwn."""
@@ -26,7 +24,13 @@ def convert(arguments) -> int:
     from bitwren.network.simulate import Simulation
     from bitwren.pictures import Pictures
     from bitwren.train.distributed import find_device
-    from bitwren.train.predict import evaluation_pictures, logits_of
+    from bitwren.train.predict import (
+        CALIBRATION_SEED,
+        calibration_pictures,
+        evaluation_pictures,
+        in_memory,
+        logits_of,
+    )
     from bitwren.train.run import open_run
 
     if arguments.calibrate < 1:
@@ -35,10 +39,9 @@ def convert(arguments) -> int:
     held = "validation" if run.about.get("validation_pictures") else "training"
     training = evaluation_pictures(run, None, arguments.data_dir, "training")
     measured = training if held == "training" else evaluation_pictures(run, None, arguments.data_dir, held)
-    order = np.random.default_rng(CALIBRATION_SEED).permutation(len(training.labels))
-    training = _in_memory(training, np.sort(order[: arguments.calibrate]))
+    training = calibration_pictures(training, arguments.calibrate)
     if not isinstance(measured, Pictures):
-        measured = _in_memory(measured, np.arange(min(len(measured.labels), arguments.calibrate)))
+        measured = in_memory(measured, np.arange(min(len(measured.labels), arguments.calibrate)))
     network = run.network()
     about = {
         "recipe": run.recipe.name,
@@ -57,17 +60,6 @@ def convert(arguments) -> int:
     print(f"integer    {(answers == labels).mean():.2%}, {(answers != real_answers).sum():,} predictions changed")
     print_saved(integer, arguments.out)
     return 0
-
-
-def _in_memory(pictures, chosen: np.ndarray):
-    """Return the chosen ones as Pictures, read from their files where they are not in memory."""
-    from bitwren.pictures import Pictures, read_picture
-
-    if isinstance(pictures, Pictures):
-        return pictures.take(chosen)
-    images = np.stack([read_picture(pictures.files[i], pictures.size, pictures.channels) for i in chosen])
-    labels = pictures.labels[chosen]
-    return Pictures(images, labels, tuple(map(str, range(labels.max() + 1))))
 
 
 def print_saved(network, path: Path) -> None:
@@ -136,10 +128,13 @@ def _test_pictures(size: tuple[int, int], channels: int, arguments):
 def export(arguments) -> int:
     """bitwren export model.bwn --to onnx."""
     from bitwren.deploy.export_onnx import export_onnx
+    from bitwren.deploy.zoo import packaged_networks
     from bitwren.network.pack import read_bwn
 
     network = read_bwn(arguments.model)
     out = arguments.out or arguments.model.with_suffix(".onnx")
+    if arguments.out is None and arguments.model in packaged_networks().values():
+        out = Path(out.name)  # here, not among the package's own files
     size = export_onnx(network, out)
     print(f"weights    {network.weights:,} in {size:,} bytes: {8 * size / network.weights:.2f} bits each, all told")
     print(f"saved      {out}")

@@ -149,20 +149,10 @@ def predict(arguments) -> int:
 
 def info(target: str, settings: list[str], compare: bool, as_json: bool) -> int:
     """bitwren info RUN-or-RECIPE."""
-    from bitwren.recipe import load_recipe, packaged_recipes
-
     require_torch(None)
-    from bitwren.train.run import open_run
     from bitwren.train.summary import compare_activations, format_comparison, format_summary, summarise_recipe
 
-    if target not in packaged_recipes() and Path(target).is_dir():
-        if settings:
-            raise UsageError("--set changes a recipe; a run that was trained stays as it is")
-        run = open_run(Path(target))
-        recipe, pictures = run.recipe, (run.channels, len(run.classes), run.size)
-    else:
-        recipe = load_recipe(target, settings)
-        pictures = _expected_pictures(recipe)
+    recipe, pictures = recipe_and_pictures(target, settings)
     if compare:
         summaries = compare_activations(recipe, *pictures)
         told = {name: dataclasses.asdict(summary) for name, summary in summaries.items()}
@@ -172,6 +162,20 @@ def info(target: str, settings: list[str], compare: bool, as_json: bool) -> int:
     heading = f"{recipe.name}: {recipe.title}"
     print(json.dumps(dataclasses.asdict(summary)) if as_json else f"{heading}\n\n{format_summary(summary)}")
     return 0
+
+
+def recipe_and_pictures(target: str, settings: list[str]):
+    """Return the recipe that a user names, or whose run, and (channels, classes, (height, width)) of its data."""
+    from bitwren.recipe import load_recipe, packaged_recipes
+    from bitwren.train.run import open_run
+
+    if target not in packaged_recipes() and Path(target).is_dir():
+        if settings:
+            raise UsageError("--set changes a recipe; a run that was trained stays as it is")
+        run = open_run(Path(target))
+        return run.recipe, (run.channels, len(run.classes), run.size)
+    recipe = load_recipe(target, settings)
+    return recipe, _expected_pictures(recipe)
 
 
 def _expected_pictures(recipe) -> tuple[int, int, tuple[int, int]]:

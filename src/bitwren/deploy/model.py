@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bitwren.deploy.runtime import Runtime, RuntimeMissing
+from bitwren.deploy.zoo import find_model
 from bitwren.errors import BitwrenError, ModelError, UsageError, unknown_name
 from bitwren.network.graph import Network
 from bitwren.network.pack import read_bwn
@@ -83,16 +84,18 @@ ENGINES = {"runtime": Runtime, "reference": lambda path: Reference(read_bwn(path
 
 
 def load(path: str | os.PathLike, engine: str | None = None, threads: int = 0) -> Model:
-    """Return the network in a .bwn file, ready to run.
+    """Return the network in a .bwn file, or the one of that name in the zoo, ready to run. An existing path goes first.
 
     engine: "runtime", "reference", or None: the runtime, and where this installation has none, the reference with a
     warning that says what is missing. threads: of the runtime; 0 is one for each core that the process may use.
-    Raises ModelError, one line, for whatever is no network, UsageError for another engine or number of threads.
+    Raises ModelError, one line, for whatever is no network, UsageError for a name that is neither a file's nor in the
+    zoo, for another engine or number of threads.
     """
     if engine not in (None, *ENGINES):
         raise unknown_name("engine", str(engine), ENGINES)
     if threads < 0:
         raise UsageError(f"threads is {threads}, expected at least 0")
+    path = find_model(path)
     try:
         opened = ENGINES[engine or "runtime"](path)
     except RuntimeMissing as error:

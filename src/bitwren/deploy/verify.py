@@ -15,6 +15,7 @@ from itertools import chain
 import numpy as np
 
 from bitwren.deploy.export_onnx import onnx_bytes
+from bitwren.deploy.generate_c.host import compiled
 from bitwren.deploy.onnx_operators import LOGITS, require_onnx, tensor_names
 from bitwren.deploy.runtime import Runtime, kernel_sets
 from bitwren.errors import ModelError, UsageError
@@ -114,8 +115,13 @@ def _c_runtime(network: Network, pixels: np.ndarray) -> dict[str, np.ndarray]:
     return logits
 
 
+def _generated_c(network: Network, pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """The C for microcontrollers, compiled for this machine; a picture at a time, on one thread."""
+    return {"generated C": compiled(network)(pixels)}
+
+
 MACHINES: dict[str, Callable[[Network], Machine]] = {"PyTorch": _simulation, "ONNX Runtime": _onnx_runtime}
-ENGINES: dict[str, Engine] = {"C runtime": _c_runtime}
+ENGINES: dict[str, Engine] = {"C runtime": _c_runtime, "generated C": _generated_c}
 
 
 def made_up_pictures(shape: tuple[int, int, int], seed: int) -> tuple[np.ndarray, list[str]]:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bitwren.errors import CheckpointError, TrainingError, UsageError
+from bitwren.errors import CheckpointError, StoppedError, TrainingError, UsageError
 from bitwren.pictures import Pictures
 from bitwren.recipe import Recipe
 from bitwren.train.batches import Batches, Files
@@ -362,7 +362,7 @@ def _finish_step_on_signal(world: World) -> Iterator[list]:
         yield caught
     except _Interrupted:
         name = signal.Signals(caught[0]).name
-        raise TrainingError(f"stopped by {name}; everything is saved, go on with --resume") from None
+        raise StoppedError(f"stopped by {name}; everything is saved, go on with --resume") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -14,6 +14,8 @@ from bitwren.train.distributed import World
 from bitwren.train.run import Run
 from bitwren.train.start import load
 
+CALIBRATION_SEED = 0  # of the choice of training pictures
+
 
 def evaluation_pictures(run: Run, data: str | None, data_dir: Path | None, split: str) -> Pictures | Files:
     """Return the pictures of one split of the run's data set, or the test pictures of another named one.
@@ -35,6 +37,21 @@ def evaluation_pictures(run: Run, data: str | None, data_dir: Path | None, split
     if tuple(classes) != run.classes:
         raise DataError(f"the pictures' classes are {list(classes)}, expected {list(run.classes)} as in {run.folder}")
     return pictures
+
+
+def calibration_pictures(training: Pictures | Files, count: int) -> Pictures:
+    """Return `count` training pictures, or all if there are fewer, to choose the scales of an integer network on."""
+    order = np.random.default_rng(CALIBRATION_SEED).permutation(len(training.labels))
+    return in_memory(training, np.sort(order[:count]))
+
+
+def in_memory(pictures: Pictures | Files, chosen: np.ndarray) -> Pictures:
+    """Return the chosen ones, read from their files where they are not in memory. chosen: indices (M,)."""
+    if isinstance(pictures, Pictures):
+        return pictures.take(chosen)
+    images = np.stack([read_picture(pictures.files[i], pictures.size, pictures.channels) for i in chosen])
+    labels = pictures.labels[chosen]
+    return Pictures(images, labels, tuple(map(str, range(labels.max() + 1))))
 
 
 @torch.no_grad()

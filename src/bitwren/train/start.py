@@ -82,10 +82,12 @@ def make_trainer(
     data_dir: Path | None = None,
     resume: bool = False,
     progress: bool = True,
+    loaded: Loaded | None = None,
 ) -> Trainer:
     """Return a Trainer for a new run in `out`, or for the one that is there when resuming.
 
-    recipe: None takes the run's own. Raises UsageError where the two differ, or a run is there and resume is False.
+    recipe: None takes the run's own. loaded: the recipe's pictures, where they were read before.
+    Raises UsageError where the two recipes differ, or a run is there and resume is False.
     """
     old = open_run(out) if resume and (out / RECIPE).exists() else None
     if old is not None:
@@ -97,7 +99,7 @@ def make_trainer(
     elif (out / RECIPE).exists():
         raise UsageError(f"{out}: a run is there already; go on with it by --resume, or choose another --out")
     with world.first_before_others():  # what the first downloads, the others find
-        loaded = load(recipe.data, data_dir, progress and world.writes)
+        loaded = loaded or load(recipe.data, data_dir, progress and world.writes)
     about = {
         "data": recipe.data.name,
         "data_dir": None if data_dir is None else str(data_dir.resolve()),

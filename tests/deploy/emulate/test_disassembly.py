@@ -132,7 +132,10 @@ def test_two_functions_of_one_name_are_both_kept():
 
 
 def test_a_hidden_multiplication_is_named_with_its_caller():
-    text = "00000040 <f>:\n  40:\tbl\t50 <__mulsi3>\n  44:\tbx\tlr\n\n00000050 <__mulsi3>:\n  50:\tadds\tr0, #1\n  52:\tbx\tlr\n"
+    text = (
+        "00000040 <f>:\n  40:\tbl\t50 <__mulsi3>\n  44:\tbx\tlr\n\n"
+        "00000050 <__mulsi3>:\n  50:\tadds\tr0, #1\n  52:\tbx\tlr\n"
+    )
     (finding,) = examine(read("arm", text), {"f"}, ["f"], {"f": 0}).findings
     assert (finding.function, finding.what, finding.text) == ("f", "multiply", "calls __mulsi3")
 

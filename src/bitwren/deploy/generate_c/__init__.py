@@ -22,5 +22,6 @@ def generate(
         raise unknown_name("layout", layout, LAYOUTS)
     if optimise not in OBJECTIVES:
         raise unknown_name("objective", optimise, OBJECTIVES)
-    files = laid_out(layout, c_files(network, make_plan(network, optimise), command, version("bitwren")), version("bitwren"))
+    sources = c_files(network, make_plan(network, optimise), command, version("bitwren"))
+    files = laid_out(layout, sources, version("bitwren"))
     return {name: text.encode() for name, text in files.items()}

@@ -7,8 +7,6 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
-ALIGN = 4
-
 
 @dataclasses.dataclass(frozen=True)
 class Buffer:
@@ -75,7 +73,9 @@ def _first_fit(order: Sequence[Buffer], steps: int) -> tuple[dict[str, int], int
         spans = [(step, s, e) for first, last, s, e in buffer.parts for step in range(first, last + 1)]
         candidates = sorted({0} | {end - s for step, s, _ in spans for _, end in taken[step] if end > s})
         at = next(
-            c for c in candidates if all(c + e <= start or end <= c + s for step, s, e in spans for start, end in taken[step])
+            c
+            for c in candidates
+            if all(c + e <= start or end <= c + s for step, s, e in spans for start, end in taken[step])
         )
         for step, s, e in spans:
             taken[step].append((at + s, at + e))

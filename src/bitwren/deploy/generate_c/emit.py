@@ -1,5 +1,6 @@
 """The two files of a network: network.h and network.c."""
 
+import dataclasses
 import textwrap
 import zlib
 
@@ -18,8 +19,27 @@ from bitwren.network.pack import encode
 STACK = 512  # bytes; a test holds every core to it
 
 
-def c_files(network: Network, plan: Plan, command: str, version: str) -> dict[str, str]:
-    """Return network.h and network.c by name. command: what the user typed, for the stamp."""
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """The steps of a plan in C. names: of each step's function. constants: text of each step's.
+
+    calls: (function, constants) of the steps that run after the picture's rows. constant_bytes: of all, in flash.
+    """
+
+    program: Program
+    names: tuple[str, ...]
+    constants: tuple[str, ...]
+    calls: tuple[tuple[str, str], ...]
+    constant_bytes: int
+
+    @property
+    def code(self) -> str:
+        """The functions, without what all networks share."""
+        return "\n".join((*self.program.kernels, *self.program.functions))
+
+
+def write_steps(network: Network, plan: Plan) -> Written:
+    """Return the steps of a plan in C."""
     program = Program(network)
     constants, calls, names = [], [], []
     total = 0
@@ -36,27 +56,32 @@ def c_files(network: Network, plan: Plan, command: str, version: str) -> dict[st
         total += sum(field.bytes for field in code.fields)
         if not by_rows:
             calls.append((names[-1], f"step_{k + 1}"))
+    return Written(program, tuple(names), tuple(constants), tuple(calls), total)
+
+
+def c_files(network: Network, plan: Plan, command: str, version: str) -> dict[str, str]:
+    """Return network.h and network.c by name. command: what the user typed, for the stamp."""
+    steps = write_steps(network, plan)
     stamp = dict(
         title=_title(network),
         version=version,
         checksum=f"{zlib.crc32(encode(network)):08x}",
         command=_comment(command),
-        summary=_summary(network, plan, total),
+        summary=_summary(network, plan, steps.constant_bytes),
         classes=[_string(name) for name in network.classes],
     )
     first, last = plan.forms[0], plan.forms[-1].step.writes
     geometry = first.lookups[0].geometry if first.lookups else None
-    kernels, functions = "\n".join(program.kernels), "\n".join(program.functions)
     source = render(
         "main.c.in",
         **stamp,
         header="network.h",
-        common=program.common(kernels + functions),
-        kernels=kernels,
-        functions=functions,
-        constants="\n".join(constants),
+        common=steps.program.common(steps.code),
+        kernels="\n".join(steps.program.kernels),
+        functions="\n".join(steps.program.functions),
+        constants="\n".join(steps.constants),
         by_rows=plan.by_rows,
-        first=names[0],
+        first=steps.names[0],
         first_step="step_1",
         first_type=first.step.writes.ctype,
         first_turn=geometry.first_turn if geometry else 0,
@@ -64,7 +89,7 @@ def c_files(network: Network, plan: Plan, command: str, version: str) -> dict[st
         rows_left=geometry is not None and geometry.rows_left,
         state_at=plan.scratch[0]["state"],
         pixels_at=plan.tensors.get(graph.PIXELS, 0),
-        calls=calls,
+        calls=steps.calls,
         logit_type=last.ctype,
         logits_at=plan.tensors[last.name],
         selftest=selftest(network),
@@ -78,7 +103,7 @@ def c_files(network: Network, plan: Plan, command: str, version: str) -> dict[st
         width=network.width,
         arena=-(-plan.arena // 4) * 4,
         stack=STACK,
-        constants=total,
+        constants=steps.constant_bytes,
         macs=macs(network),
         multiplications=network.total_multiplications,
         logit_scale=repr(network.logit_scale),
@@ -94,7 +119,8 @@ def macs(network: Network) -> int:
 def _title(network: Network) -> str:
     made = network.about.get("recipe") if isinstance(network.about, dict) else None
     made = f" {_comment(made)}" if isinstance(made, str) else ""
-    return f"Network{made}: {network.channels} x {network.height} x {network.width} pixels to {len(network.classes)} classes."
+    pixels = f"{network.channels} x {network.height} x {network.width} pixels"
+    return f"Network{made}: {pixels} to {len(network.classes)} classes."
 
 
 def _summary(network: Network, plan: Plan, constants: int) -> str:
@@ -120,8 +146,12 @@ def _instance(name: str, struct: str, form: Form, fields: list[Field], tensors: 
             members.append(f"    {literal(field.ctype, field.value)}, /* {field.name} */")
     about = textwrap.indent("\n".join(_about(form)), " * ")[3:]
     return (
-        f"/* {about}\n */\n" + "\n".join(arrays) + ("\n" if arrays else "")
-        + f"static const struct {struct} {name} = {{\n" + "\n".join(members) + "\n};\n"
+        f"/* {about}\n */\n"
+        + "\n".join(arrays)
+        + ("\n" if arrays else "")
+        + f"static const struct {struct} {name} = {{\n"
+        + "\n".join(members)
+        + "\n};\n"
     )
 
 
@@ -135,9 +165,11 @@ def _about(form: Form) -> list[str]:
             lines.append(f"writes  {_tensor(tensor)}")
     for v in form.lookups:
         g = v.geometry
+        shapes = f"{g.channels} x {g.height} x {g.width} -> {g.filters} x {g.rows} x {g.columns}"
+        blocks = f", {v.blocks} blocks" if v.blocks > 1 else ""
         lines.append(
-            f"lookup  {g.channels} x {g.height} x {g.width} -> {g.filters} x {g.rows} x {g.columns}, window {g.window}, "
-            f"stride {g.stride}; groups {' '.join(map(str, v.groups))}{f', {v.blocks} blocks' if v.blocks > 1 else ''}; "
+            f"lookup  {shapes}, window {g.window}, "
+            f"stride {g.stride}; groups {' '.join(map(str, v.groups))}{blocks}; "
             f"{g.tiles} x {g.tile} words; sums in {'32 bits' if v.wide else '16 bit lanes'}"
         )
     if form.scratch:

@@ -14,7 +14,7 @@ from bitwren.deploy.generate_c.template import render
 
 
 def convolve(program: Program, form: Form, tensors: dict[str, int], scratch: dict[str, int], by_rows: bool) -> Code:
-    """Return the code of a Convolve step, its kernels being added to the program. by_rows: the pixels come row by row."""
+    """Return the code of a Convolve step; its kernels are added to the program. by_rows: the pixels come row by row."""
     return _Rotating(program, form, tensors, scratch, by_rows).code()
 
 
@@ -68,7 +68,7 @@ class Convolving:
         )
 
     def finish(self, stage: Stage, sink: Sink, out: str, target: str) -> str:
-        """Return the function that writes finished sums of a tile to a row of a tensor, at the state's pointer `out`."""
+        """Return the function that writes finished sums of a tile to a tensor's row, at the state's pointer `out`."""
         return render(
             "finish.c.in",
             name=NAME,
@@ -163,7 +163,7 @@ class _Rotating(Convolving):
             sides=self.sides(),
             tables=[kernels.table(self.program, stage.v) for stage in stages],
             adds=[kernels.add(self.program, stage.v) for stage in stages],
-            decodes=[kernels.decode(self.program, stage.v, stage.v.blocks * stage.v.geometry.window) for stage in stages],
+            decodes=[kernels.decode(self.program, s.v, s.v.blocks * s.v.geometry.window) for s in stages],
             advance=[advance] if len(stages) == 1 else [following, advance],
             reversed=lambda items: list(reversed(items)),
         )
@@ -172,8 +172,8 @@ class _Rotating(Convolving):
     def sides(self) -> list[tuple[str, int, int, int]]:
         """Return what is left to do for the words that one convolution leaves the next: (kind, start, count, source).
 
-        In 32-bit words of the buffer: "high" takes its high lane from the low one of the source, "low" its low lane from
-        the high one, "odd" loses its high lane, a column past the last.
+        In 32-bit words of the buffer: "high" takes its high lane from the low one of the source, "low" its low lane
+        from the high one, "odd" loses its high lane, a column past the last.
         """
         if len(self.stages) == 1:
             return []
@@ -193,8 +193,9 @@ class _Rotating(Convolving):
         done.sort(key=lambda item: item[0] == "odd")  # after its high lane was copied: there is none to copy
         runs: list[list] = []
         for kind, word, source in done:
-            if runs and runs[-1][0] == kind and runs[-1][1] + runs[-1][2] == word and source - word == runs[-1][3] - runs[-1][1]:
-                runs[-1][2] += 1
+            last = runs[-1] if runs else None
+            if last and last[0] == kind and last[1] + last[2] == word and source - word == last[3] - last[1]:
+                last[2] += 1
             else:
                 runs.append([kind, word, 1, source])
         return [(kind, word * step, count * step, source * step) for kind, word, count, source in runs]

@@ -13,7 +13,10 @@ from bitwren.network import graph
 
 def plain(program: Program, step: Step, tensors: dict[str, int], scratch: dict[str, int]) -> Code:
     """Return the code of a step of any kind but Convolve."""
-    places = [Field("uint32_t", "in_at", tensors[step.input.name]), Field("uint32_t", "out_at", tensors[step.writes.name])]
+    places = [
+        Field("uint32_t", "in_at", tensors[step.input.name]),
+        Field("uint32_t", "out_at", tensors[step.writes.name]),
+    ]
     if step.other is not None:
         places.append(Field("uint32_t", "other_at", tensors[step.other.name]))
     if step.also is not None:

@@ -1,7 +1,7 @@
-"""C of a Convolve step in little memory: row after row of the result, its window's rows read and looked up anew each time.
+"""C of a Convolve step in little memory: row after row of the result, its window's rows looked up anew each time.
 
-No row of sums waits for input, and lists of places and tables are made for a block of channels and one row of the window
-at a time. Between two convolutions lie as many rows as the second one's window has.
+No row of sums waits for input, and lists of places and tables are made for a block of channels and one row of the
+window at a time. Between two convolutions lie as many rows as the second one's window has.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from bitwren.deploy.generate_c import kernels
 from bitwren.deploy.generate_c.constants import Field
 from bitwren.deploy.generate_c.emit_convolve import Convolving
 from bitwren.deploy.generate_c.plan import Form
-from bitwren.deploy.generate_c.program import NAME, Code, Program, times
+from bitwren.deploy.generate_c.program import NAME, Code, Program
 from bitwren.deploy.generate_c.sink import Sink
 from bitwren.deploy.generate_c.stage import Stage
 from bitwren.deploy.generate_c.steps import inner_of
@@ -63,7 +63,6 @@ class _Windowed(Convolving):
             texts=texts,
             input_row=step.input.row,
             output_row=step.writes.row,
-            times=times,
             **values,
         )
         return Code("window", text, fields)

@@ -36,7 +36,8 @@ class Form:
         """Return the constants, as fields of the step's struct."""
         found = [Field("uint32_t", f"{name}_shift", self.shift)]
         if self.kind not in ("shift", "left"):
-            found.append(_field("int8_t" if self.kind == "powers" else "int16_t", f"{name}_multiplier", self.multiplier))
+            c_type = "int8_t" if self.kind == "powers" else "int16_t"
+            found.append(_field(c_type, f"{name}_multiplier", self.multiplier))
         if self.kind != "left" or self.offset != 0:
             found.append(_field("int32_t", f"{name}_offset", self.offset))
         return found

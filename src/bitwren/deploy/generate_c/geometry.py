@@ -1,8 +1,8 @@
 """Where the pixels of a convolution lie when two of them share a word.
 
-A word holds two pixels of one channel, 16 bits each: of its result column j and column j + lanes, the left and the right
-half of a row. Both lanes move together, so a step of the window to the side is another word, never a shift. The words of
-an input row are numbered m = stride * j + u, u the column of the window; word m holds the pixels m - left and
+A word holds two pixels of one channel, 16 bits each: of its result column j and column j + lanes, the left and the
+right half of a row. Both lanes move together, so a step of the window to the side is another word, never a shift. The
+words of an input row are numbered m = stride * j + u, u the column of the window; word m holds the pixels m - left and
 m - left + stride * lanes, and 0 for one outside the picture.
 
 Words are read in tiles: a table is made of the words of one tile, and `tile` words of the result are summed at once.

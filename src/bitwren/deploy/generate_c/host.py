@@ -33,9 +33,14 @@ def compiler() -> list[str]:
 def compiled(network: Network, optimise: str = "speed") -> Callable[[np.ndarray], np.ndarray]:
     """Return a function of pictures, uint8 (N, C, H, W), to logits, int32 (N, classes), that the generated C computes.
 
-    Raises UsageError where no compiler can be run, ModelError where it refuses the program.
+    Raises UsageError where no compiler can be run or there is no plan for the network, ModelError where the compiler
+    refuses the program.
     """
-    words, made = compiler(), plan(network, optimise)
+    words = compiler()
+    try:
+        made = plan(network, optimise)
+    except ModelError as error:
+        raise UsageError(f"no C can be generated for this network: {error}") from None
     with tempfile.TemporaryDirectory(prefix="bitwren-") as folder:
         for name, text in c_files(network, made, "bitwren verify", "verify").items():
             (Path(folder) / name).write_text(text, encoding="utf-8")

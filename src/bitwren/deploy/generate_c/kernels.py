@@ -1,7 +1,7 @@
-"""The functions that do the work of a convolution, written once for all layers that they fit: tables, additions, lists."""
+"""The functions that do a convolution's work, written once for all layers that they fit: tables, additions, lists."""
 
 from bitwren.deploy.generate_c.lookup import Lookup
-from bitwren.deploy.generate_c.program import Program, times
+from bitwren.deploy.generate_c.program import Program
 
 FEW = 4  # words of sums at once where a processor has 8 registers
 
@@ -9,7 +9,8 @@ FEW = 4  # words of sums at once where a processor has 8 registers
 def table(program: Program, v: Lookup) -> str:
     """Add the function that makes the tables of a block and a tile; return its name."""
     columns, groups = v.geometry.table_columns, v.groups
-    period = next(p for p in range(1, len(groups) + 1) if groups == groups[:p] * (len(groups) // p) and len(groups) % p == 0)
+    count = len(groups)
+    period = next(p for p in range(1, count + 1) if count % p == 0 and groups == groups[:p] * (count // p))
     runs = _runs(groups[:period])
     repeats = len(groups) // period
     if len(runs) == 1:
@@ -47,7 +48,8 @@ def decode(program: Program, v: Lookup, rows: int) -> str:
     """Add the function that makes lists of places of weights, of so many rows of the window; return its name."""
     g, window = v.geometry, v.geometry.window
     bases = [4 + sum(4 * g.table_columns << group >> 1 for group in v.groups[:k]) for k in range(len(v.groups))]
-    values = dict(columns=g.table_columns, groups=v.groups, unit=v.unit, window=window, times=times)
+    values = dict(columns=g.table_columns, groups=v.groups, unit=v.unit, window=window)
+    values |= dict(scaled=lambda shift, size: _scaled(shift, size, 4 * g.table_columns))
     if v.unit:
         units, at = [], 0
         for number in range(v.block // v.unit):
@@ -62,3 +64,16 @@ def decode(program: Program, v: Lookup, rows: int) -> str:
         values |= dict(unit_type="uint8_t", runs=_runs(v.groups), filters=g.filters)
         values |= dict(filters_end=rows > 1 and g.filters * window * v.block % 8 != 0)
     return program.kernel("decode", "decode.c.in", **values)
+
+
+def _scaled(shift: int, size: int, factor: int) -> str:
+    """Return the C expression of an entry's number times the bytes of a table's row.
+
+    The number is all bits but the last of a group that begins at bit `shift`. It is cut out once for each bit of the
+    factor, at its place: the sum of two shifts of one variable a compiler would make a multiplication.
+    """
+    mask, terms = (1 << size >> 1) - 1, []
+    for k in (k for k in range(factor.bit_length()) if factor >> k & 1):
+        moved = "bits" if k == shift else f"(bits >> {shift - k})" if k < shift else f"(bits << {k - shift})"
+        terms.append(f"({moved} & 0x{mask << k:x}u)")
+    return " + ".join(terms) if mask else "0u"

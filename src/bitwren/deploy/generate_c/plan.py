@@ -36,7 +36,7 @@ SLOWEST = 2.0  # of --optimise memory: instructions against those of --optimise 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Form:
-    """One way to do a step. lookups: of its convolutions. scratch: bytes by name. instructions: estimated, Cortex-M4."""
+    """One way to do a step. lookups: its convolutions'. scratch: bytes by name. instructions: estimated, Cortex-M4."""
 
     step: Step
     lookups: tuple[Lookup, ...]
@@ -108,7 +108,7 @@ def _alike(choices: list["_Choice"], limit: int) -> list[Form]:
 
 
 def _quick(results):
-    """The least product of instructions and the arena's fourth root: four per cent of arena pay for one of instructions."""
+    """The least product of instructions and the arena's fourth root: 4 % of arena pay for 1 % of instructions."""
     return min(results, key=lambda r: (r[0] ** 0.25 * r[1], r[0]))
 
 
@@ -319,7 +319,8 @@ class _Pieces:
             ways = [base[k : end + 1]]
             if end > k:
                 ways += self.as_one(base[k], base[k + 1 : end], base[end])
-            pieces.append([self.variant([*base[:k], *way, *base[end + 1 :]], k, k + len(way)) for way in self.more(k, ways)])
+            others = self.more(k, ways)
+            pieces.append([self.variant([*base[:k], *way, *base[end + 1 :]], k, k + len(way)) for way in others])
             k = end + 1
         return pieces, self.by_rows
 
@@ -348,7 +349,7 @@ class _Pieces:
     def as_one(self, first: Step, between: list[Step], second: Step) -> Iterator[list[Step]]:
         """Yield the ways to join two convolutions.
 
-        As they are; with the codes made first, over a stream that nothing else needs; and with the stream halved in place.
+        As they are; with the codes made first, over a stream that nothing else needs; with the stream halved in place.
         """
         both = joined(first, second)
         yield [*between, both]

@@ -52,9 +52,3 @@ class Program:
         wanted = {name for name, _ in parts if re.search(rf"\b{name}\b", text)}  # none uses another
         return "\n".join(body for name, body in parts if name in wanted)
 
-
-def times(expression: str, factor: int) -> str:
-    """Return a C expression of an unsigned value times a constant, in shifts: a core may have no multiplier."""
-    shifts = [k for k in range(factor.bit_length()) if factor >> k & 1]
-    parts = [f"({expression} << {k})" if k else expression for k in shifts]
-    return "(" + " + ".join(parts) + ")"

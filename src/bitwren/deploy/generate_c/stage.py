@@ -12,24 +12,25 @@ class Stage:
         self.sum_type = sum_type(v)
         self.per_filter = v.geometry.tile * (2 if v.wide else 1)
         g = self.g
-        self.full = g.lanes == g.tiles * g.tile
         self.uneven = g.columns != 2 * g.lanes and self.last
-        if self.uneven:
-            self.full = False
+        self.full = g.lanes == g.tiles * g.tile and not self.uneven
         self.title = f"{g.channels} x {g.height} x {g.width} to {g.filters} x {g.rows} x {g.columns}"
 
     # ------------------------------------------------------------ columns of a tile
 
     @property
     def tile_parameter(self) -> str:
+        """C of the parameter that says where a tile begins, "" where there is one tile."""
         return ", uint32_t x" if self.g.tiles > 1 and (self.last or not self.full) else ""
 
     @property
     def tile_index(self) -> str:
+        """C of what a tile adds to an index."""
         return " + x" if self.g.tiles > 1 else ""
 
     @property
     def lows(self) -> str:
+        """C of the number of columns of a tile in the left half of a row."""
         g = self.g
         if g.tiles == 1:
             return f"{g.lanes}u"
@@ -37,6 +38,7 @@ class Stage:
 
     @property
     def highs(self) -> str:
+        """C of the number of columns of a tile in the right half of a row."""
         g = self.g
         rest = g.columns - g.lanes  # columns of the right half
         if g.tiles == 1:
@@ -45,20 +47,24 @@ class Stage:
 
     @property
     def low_count(self) -> str:
+        """C of the number of left columns to finish."""
         return f"{self.g.tile}u" if self.full else "lows"
 
     @property
     def high_count(self) -> str:
+        """C of the number of right columns to finish."""
         return "highs" if self.uneven else self.low_count
 
     @property
     def low_sum(self) -> str:
+        """C of the sum of left column j."""
         if self.v.wide:
             return "sums[j]"
         return "low_lane(pair) + low_lane(more)" if self.v.last_words else "low_lane(pair)"
 
     @property
     def high_sum(self) -> str:
+        """C of the sum of right column j."""
         if self.v.wide:
             return f"sums[j + {self.g.tile}]"
         return "high_lane(pair) + high_lane(more)" if self.v.last_words else "high_lane(pair)"
@@ -66,6 +72,7 @@ class Stage:
     # ------------------------------------------------------------ rows
 
     def slot(self, ahead: int) -> str:
+        """Return C of the pointer to the row of sums that lies so many rows ahead."""
         s, words, n = f"s->sums{self.i}", self.v.sum_words, self.g.slots
         if n == 1:
             return s
@@ -73,9 +80,7 @@ class Stage:
         ahead %= n
         if n == 2:
             return f"{s} + ({turn} == {ahead}u ? 0u : {words}u)"
-        at = f"{turn} + {ahead}u" if ahead else turn
-        if ahead:
-            at = f"({turn} < {n - ahead}u ? {turn} + {ahead}u : {turn} - {n - ahead}u)"
+        at = f"({turn} < {n - ahead}u ? {turn} + {ahead}u : {turn} - {n - ahead}u)" if ahead else turn
         return f"{s} + @NAME@_slots{self.i}[{at}]"
 
     @property
@@ -95,6 +100,7 @@ class Stage:
         return sorted(used)
 
     def pointer(self, u: int) -> str:
+        """Return C of the pointer to the sums that window row u adds to."""
         if self.v.last_words and u == self.g.window - 1:
             return f"s->last{self.i}"
         return f"row{self.g.slot_ahead(u) % self.g.slots}"
@@ -102,7 +108,8 @@ class Stage:
     def condition(self, u: int) -> str | None:
         """Return when input row y meets window row u of a row of the result: None where never, "" where always."""
         g = self.g
-        met = [y for y in range(g.height) if (y + g.top - u) % g.stride == 0 and 0 <= (y + g.top - u) // g.stride < g.rows]
+        first = u - g.top  # the input row that the first row of the result meets
+        met = [y for y in range(g.height) if (y - first) % g.stride == 0 and 0 <= (y - first) // g.stride < g.rows]
         if not met:
             return None
         parts = []
@@ -134,22 +141,24 @@ class Stage:
                 return f"{at}, {per}"
             if not when:
                 return f"{none}, 0u"
-            return f"{when} ? {none} : {at}, {when} ? 0u : {per}u" if "&&" not in when else (
-                f"({when}) ? {none} : {at}, ({when}) ? 0u : {per}u"
-            )
+            when = f"({when})" if "&&" in when else when
+            return f"{when} ? {none} : {at}, {when} ? 0u : {per}u"
 
         return arguments
 
     @property
     def completes(self) -> str | None:
+        """When an input row completes a row of the result: C, None where never, "" where always."""
         return self.condition(self.g.window - 1)
 
     @property
     def turn_parity(self) -> int:
+        """The parity of the input rows that complete a row of the result."""
         return (self.g.top - self.g.window) % 2
 
     @property
     def finish(self) -> str:
+        """C of the call that finishes a tile's sums."""
         x = ", x" if self.tile_parameter else ""
         if self.last:
             return f"@NAME@_finish{self.i}(s, row0{x});"

@@ -151,9 +151,9 @@ class _Lowering:
                 other = next(name for name in add.inputs if name != sink.name)
                 last |= {"add": add, "other": other}
                 adjust = self.made.get(other)
-                if isinstance(adjust, graph.Requantise) and self.readers[other] == [add]:
-                    if not isinstance(self.made.get(adjust.input), Conv):
-                        last |= {"adjust": adjust, "other": adjust.input}
+                alone = isinstance(adjust, graph.Requantise) and self.readers[other] == [add]
+                if alone and not isinstance(self.made.get(adjust.input), Conv):
+                    last |= {"adjust": adjust, "other": adjust.input}
         self.taken |= {node.name for node in last.values() if not isinstance(node, str)}
         return last
 
@@ -216,7 +216,7 @@ def joined(first: Step, second: Step) -> Step:
 
 
 def joinable(first: Step, second: Step, readers: Mapping[str, int]) -> bool:
-    """Return whether two steps can be one: nothing else reads what lies between, and its words lie as both need them."""
+    """Return whether two steps can be one: nothing else reads what lies between, and its words suit both."""
     if first.kind != "Convolve" or second.kind != "Convolve" or first.sink is None or first.add is not None:
         return False
     if second.input is not first.writes or second.source is not None or readers[first.writes.name] != 1:

@@ -57,7 +57,8 @@ def _lines(parts: tuple, values: dict) -> str:
             variable, items, body = rest
             names = [name.strip() for name in variable.split(",")]
             for item in eval(items, values):
-                out.append(_lines(body, {**values, **dict(zip(names, item if len(names) > 1 else [item], strict=True))}))
+                items = item if len(names) > 1 else [item]
+                out.append(_lines(body, {**values, **dict(zip(names, items, strict=True))}))
         elif kind == "if":
             condition, body, other = rest
             out.append(_lines(body if eval(condition, values) else other, values))
