@@ -131,7 +131,8 @@ typedef struct {
 static bitwren_status read_fields(const reader *r, int32_t number, const char *node, const field *fields, int32_t count) {
     const char *where = r->graph->nodes[number].name;
     if (bw_count_members(node) != 1 + count)
-        return bw_fail(r->error, BITWREN_BAD_FILE, number, "%s: %d numbers, expected %d", where, (int)bw_count_members(node), (int)(1 + count));
+        return bw_fail(r->error, BITWREN_BAD_FILE, number, "%s: %d numbers, expected %d", where, (int)bw_count_members(node),
+                       (int)(1 + count));
     bw_member m = {NULL, NULL};
     bw_next_member(node, &m); /* the op */
     for (int32_t k = 0; k < count; k++) {
@@ -142,7 +143,8 @@ static bitwren_status read_fields(const reader *r, int32_t number, const char *n
         if (f->is_null != NULL && *f->is_null) continue;
         if (!bw_is_whole(m.value, f->low, f->high, &found)) {
             char expected[64];
-            snprintf(expected, sizeof expected, "%lld to %lld%s", (long long)f->low, (long long)f->high, f->is_null != NULL ? ", or null" : "");
+            const char *or_null = f->is_null != NULL ? ", or null" : "";
+            snprintf(expected, sizeof expected, "%lld to %lld%s", (long long)f->low, (long long)f->high, or_null);
             return wrong_key(r, number, where, f->name, m.value, expected);
         }
         *f->to = (int32_t)found;

@@ -94,7 +94,8 @@ static bitwren_status find_channels(bw_graph *graph, bitwren_error *error) {
         /* Each factor is at most 2^15: three are below 2^45, four below 2^60. */
         const int64_t weights = node->op == BW_CONV ? (int64_t)node->result.channels * node->window * node->window * channels : 0;
         if (weights > BW_MOST)
-            return bw_fail(error, BITWREN_BAD_FILE, k, "%s: %lld weights, expected at most %d", node->name, (long long)weights, BW_MOST);
+            return bw_fail(error, BITWREN_BAD_FILE, k, "%s: %lld weights, expected at most %d", node->name,
+                           (long long)weights, BW_MOST);
         if (node->op == BW_REQUANTISE && channels == 1 && (node->multiplier_count == 0 || node->offset_count == 0))
             return bw_fail(error, BITWREN_BAD_FILE, k, "%s: null for one channel, expected its number", node->name);
         if (node->op != BW_CONV && node->op != BW_POOL) node->result.channels = (int32_t)channels;

@@ -167,8 +167,8 @@ _LITTLE_ENDIAN = {"offsets": "<i4", "multipliers": "<i2", "weights": "i1", "bits
 def _wanted(channels: int, rows: list[list]) -> list[dict[str, tuple[int, ...]]]:
     """Return the shape of each array of each node, by the tensor that holds it.
 
-    channels: of the pixels; those of a node follow from the nodes before it. Raises ModelError for too many weights, and
-    for a constant of its own for the only channel.
+    channels: of the pixels; those of a node follow from the nodes before it. Raises ModelError for too many weights,
+    and for a tensor that would hold the constant of the only channel.
     """
     known, wanted = [channels], []
     for number, (op, first, *row) in enumerate(rows, 1):
@@ -179,7 +179,8 @@ def _wanted(channels: int, rows: list[list]) -> list[dict[str, tuple[int, ...]]]
                 raise ModelError(f"{name_of(kind, number)}: {math.prod(shape)} weights, expected at most {MAX_VALUES}")
             parts["weights" if row[2] == 8 else "bits"] = shape
         elif kind is Requantise:
-            parts = {part: (given,) for part, constant in zip(("multipliers", "offsets"), row, strict=False) if constant is None}
+            constants = {"multipliers": row[0], "offsets": row[1]}
+            parts = {part: (given,) for part, constant in constants.items() if constant is None}
             if parts and given == 1:
                 raise ModelError(f"{name_of(kind, number)}: null for one channel, expected its number")
         known.append(row[0] if kind is Conv else row[1] if kind is Pool else given)
@@ -215,8 +216,9 @@ def _built(rows: list[list], wanted: list[dict[str, tuple[int, ...]]], entries: 
             start, at[part] = at[part], at[part] + _stored(part, shape)
             arrays[part] = content[part][start : at[part]]
         if kind is Conv:
-            shape = next(iter(shapes.values()))
-            weights = _unpacked(name, arrays["bits"], math.prod(shape)) if "bits" in arrays else arrays["weights"].copy()
+            ((part, shape),) = shapes.items()
+            one_bit = part == "bits"
+            weights = _unpacked(name, arrays[part], math.prod(shape)) if one_bit else arrays[part].copy()
             yield Conv(name, x, weights.reshape(shape), row[2], row[3], tuple(row[4:]))
         elif kind is Requantise:
             multiplier = arrays["multipliers"] if row[0] is None else np.array([row[0]])
