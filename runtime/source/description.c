@@ -243,7 +243,10 @@ bitwren_status bw_read_description(const char *description, bw_graph *graph, bw_
     const char *v[6], *object = bw_json_start(description);
     int64_t version;
     const char *told = bw_find_member(object, keys[0]);
-    if (told != NULL && !bw_is_whole(told, VERSION, VERSION, &version)) return wrong_key(&r, -1, "format", keys[0], told, "2");
+    if (told != NULL && !bw_is_whole(told, VERSION, VERSION, &version)) {
+        const bw_shown shown = bw_show(told);
+        return bw_fail(error, BITWREN_BAD_FILE, -1, "format version %s, expected %d", shown.text, VERSION);
+    }
     TRY(take_members(&r, -1, "network", object, keys, v));
     if (*v[1] != '{' || !about_is_shallow(v[1], 1))
         return wrong_key(&r, -1, "network", keys[1], v[1], "an object, nested at most 16 deep");
