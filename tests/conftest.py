@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import random
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +18,11 @@ SEED_VARIABLE = "BITWREN_TEST_SEED"
 # No deadline: the machine may be busy. A failure prints the example and the blob that brings it back.
 hypothesis.settings.register_profile("bitwren", deadline=None, derandomize=False, print_blob=True)
 hypothesis.settings.load_profile("bitwren")
+
+
+# A shell starts what it runs in the background with Ctrl-C ignored; the processes that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

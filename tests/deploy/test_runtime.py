@@ -95,7 +95,7 @@ def test_contiguous_pictures_are_not_copied_and_not_changed(monkeypatch):
     assert np.array_equal(pixels, PICTURES)
 
 
-def test_many_pictures_are_handed_over_in_parts_between_which_an_interrupt_is_answered(monkeypatch, request):
+def test_many_pictures_are_handed_over_in_parts_between_which_an_interrupt_is_answered(monkeypatch):
     parts, call = [], module._call
 
     def watched(name, *arguments):
@@ -106,8 +106,6 @@ def test_many_pictures_are_handed_over_in_parts_between_which_an_interrupt_is_an
                 signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(module, "_call", watched)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may have it ignored
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     pixels, stop_after = np.resize(PICTURES, (200, *PICTURES.shape[1:]))[:, ::-1][:, ::-1], 0
     with Runtime(CONTENT) as runtime:
         for long_call, expected in ((0, [32, 32, 32, 32, 32, 32, 8]), (1e9, [32, 64, 104])):  # all are long; none is

@@ -35,12 +35,12 @@ class RayWorkers:
     """
 
     def __init__(self, address: str, jobs: int, threads: int):
+        if address != LOCAL and not address.startswith("ray://"):
+            raise UsageError(f"--on is {address!r}, expected local, ray or ray://HOST:PORT")
         try:
             import ray
         except ImportError:
             raise UsageError("--on ray needs Ray: pip install 'bitwren[ray]'") from None
-        if address != LOCAL and not address.startswith("ray://"):
-            raise UsageError(f"--on is {address!r}, expected local, ray or ray://HOST:PORT")
         self._ray, self._address, self._jobs, self._threads = ray, address, jobs, threads
         self._pending: dict = {}
 
