@@ -141,6 +141,23 @@ def test_tables_and_back(name):
     assert from_tables(name, recipe.tables(), "x") == recipe
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_changed_makes_the_same_run(name):
+    recipe = load_recipe(name)
+    again = from_tables(name, recipe.changed(), "x")
+    assert again == dataclasses.replace(recipe, title="", published=None)
+
+
+def test_what_changed_is_no_more_than_that():
+    assert Recipe("x").changed() == {}
+    told = load_recipe("digits", ["train.batch=125", "data.image_size=[9, 8]", "augment.shift=0"]).changed()
+    assert told == {
+        "data": {"name": "digits", "image_size": [9, 8], "validation": 0.15},
+        "network": {"depth": 8, "layer_scale": "pow2", "downsample": "binomial", "temperature": 8.0},
+        "train": {"epochs": 40, "learning_rate": 0.05},
+    }
+
+
 # --- --set ------------------------------------------------------------------------------------------------------------
 
 
@@ -386,7 +403,7 @@ def test_any_value_of_any_key(key, value):
     except UsageError as error:
         assert str(error).startswith(f"x: {key} is ")
     else:
-        assert from_tables("x", recipe.tables(), "x") == recipe
+        assert from_tables("x", recipe.tables(), "x") == from_tables("x", recipe.changed(), "x") == recipe
 
 
 def test_a_loop_of_links(tmp_path):

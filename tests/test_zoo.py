@@ -17,6 +17,7 @@ from bitwren.deploy import model
 from bitwren.deploy.zoo import find_model, packaged_networks, read_card
 from bitwren.errors import ModelError, UsageError
 from bitwren.network.pack import encode, read_bwn
+from bitwren.recipe import from_tables
 
 NAMES = list(packaged_networks())
 SOURCE = Path(bitwren.__file__).parents[1]
@@ -105,8 +106,9 @@ def test_a_card_tells_what_the_file_holds(name):
     assert encode(network) == content and card["data"]["classes"] == list(network.classes)
     told = {key: dict(card["recipe"][key]) for key in ("data", "network", "augment", "train")}
     told["train"]["seed"] = card["recipe"]["seeds"][0]
-    assert told == {key: network.about["settings"][key] for key in told}
-    assert network.about["recipe"] == card["recipe"]["name"]
+    recipe = from_tables(network.about["recipe"], network.about["settings"], name)
+    assert told == {key: recipe.tables()[key] for key in told}
+    assert recipe.name == card["recipe"]["name"]
     assert network.about["trained_by_commit"] == card["made_by"]["train_commit"]
 
 

@@ -12,12 +12,10 @@ typedef struct {
     bw_node *node;
 } checker;
 
-static const char *const op_names[] = {"conv", "requantise", "add", "pool", "sum"};
-
 #define REFUSE(...) return refuse(c, __VA_ARGS__)
 
 static bitwren_status refuse(const checker *c, const char *what, int64_t a, int64_t b, int64_t expected) {
-    return bw_fail(c->error, BITWREN_BAD_FILE, c->number, "%s '%s': %s: %lld and %lld, expected %lld", op_names[c->node->op],
+    return bw_fail(c->error, BITWREN_BAD_FILE, c->number, "%s: %s: %lld and %lld, expected %lld",
                    c->node->name, what, (long long)a, (long long)b, (long long)expected);
 }
 
@@ -69,14 +67,13 @@ static int64_t reach_of_conv(const checker *c, const bw_tensor *x) {
     return largest;
 }
 
-static bitwren_status check_conv(const checker *c, const bw_tensor *x, const int32_t *shape) {
+static bitwren_status check_conv(const checker *c, const bw_tensor *x) {
     bw_node *node = c->node;
     if (x->zero == BW_NO_ZERO && node->inputs[0] != BW_PIXELS) REFUSE("reads no codes, range", x->low, x->high, 0);
-    if (shape[1] != shape[2] || shape[3] != x->channels) REFUSE("window's sides are its height and channels", shape[1], shape[3], x->channels);
     const bitwren_status status = check_window(c, x);
     if (status != BITWREN_OK) return status;
     if (node->weight_bits == 8) {
-        const size_t count = (size_t)shape[0] * (size_t)shape[1] * (size_t)shape[2] * (size_t)shape[3];
+        const size_t count = (size_t)node->result.channels * (size_t)node->window * (size_t)node->window * (size_t)x->channels;
         if (memchr(node->weights, 128, count) != NULL) REFUSE("weights, one of which is", -128, 127, -127);
     }
     const int64_t reach = reach_of_conv(c, x);
@@ -92,10 +89,6 @@ static int is_power_of_two(int32_t x) { return (x & (x - 1)) == 0; } /* 0 too */
 static bitwren_status check_requantise(const checker *c, const bw_tensor *x) {
     bw_node *node = c->node;
     bw_tensor *y = &node->result;
-    if (node->multiplier_count != 1 && node->multiplier_count != x->channels)
-        REFUSE("multipliers and channels", node->multiplier_count, x->channels, x->channels);
-    if (node->offset_count != 1 && node->offset_count != x->channels)
-        REFUSE("offsets and channels", node->offset_count, x->channels, x->channels);
     if (node->low > node->high) REFUSE("low and high", node->low, node->high, node->high);
     if (y->zero != BW_NO_ZERO) {
         if (node->low < 0 || node->high > MAX_CODE) REFUSE("codes from and to", node->low, node->high, MAX_CODE);
@@ -160,10 +153,10 @@ static bitwren_status check_size(const bw_tensor *t, int32_t node, const char *n
     return BITWREN_OK;
 }
 
-static bitwren_status check_node(const checker *c, const int32_t *shape) {
+static bitwren_status check_node(const checker *c) {
     const bw_tensor *x = bw_input(c->graph, c->node, 0);
     switch (c->node->op) {
-    case BW_CONV: return check_conv(c, x, shape);
+    case BW_CONV: return check_conv(c, x);
     case BW_REQUANTISE: return check_requantise(c, x);
     case BW_ADD: return check_add(c, x, bw_input(c->graph, c->node, 1));
     case BW_POOL: return check_pool(c, x);
@@ -172,13 +165,13 @@ static bitwren_status check_node(const checker *c, const int32_t *shape) {
     return BITWREN_OK;
 }
 
-bitwren_status bw_check_graph(bw_graph *graph, int32_t (*shapes)[4], bitwren_error *error) {
+bitwren_status bw_check_graph(bw_graph *graph, bitwren_error *error) {
     const int32_t count = graph->node_count;
     bitwren_status status = check_size(&graph->pixels, -1, "pixels", error);
     int pixels_are_read = 0;
     for (int32_t k = 0; k < count && status == BITWREN_OK; k++) {
         const checker c = {graph, error, k, &graph->nodes[k]};
-        status = check_node(&c, shapes[k]);
+        status = check_node(&c);
         if (status == BITWREN_OK) status = check_size(&graph->nodes[k].result, k, graph->nodes[k].name, error);
         for (int which = 0; which < bw_input_count(c.node); which++) {
             const int32_t input = c.node->inputs[which];
@@ -202,14 +195,13 @@ bitwren_status bw_read_graph(const uint8_t *file, size_t bytes, const bitwren_me
                              bitwren_error *error) {
     bw_heap heap; /* what is needed until the graph is read */
     bw_parts parts;
-    int32_t(*shapes)[4] = NULL;
     memset(graph, 0, sizeof *graph);
     bw_heap_open(&heap, memory);
     bw_heap_open(&graph->heap, memory);
     bitwren_status status = bw_read_container(file, bytes, &heap, &parts, error);
-    if (status == BITWREN_OK) status = bw_read_description(parts.description, graph, &heap, &shapes, error);
-    if (status == BITWREN_OK) status = bw_read_tensors(&parts, graph, shapes, error);
-    if (status == BITWREN_OK) status = bw_check_graph(graph, shapes, error);
+    if (status == BITWREN_OK) status = bw_read_description(parts.description, graph, &heap, error);
+    if (status == BITWREN_OK) status = bw_read_tensors(&parts, graph, error);
+    if (status == BITWREN_OK) status = bw_check_graph(graph, error);
     bw_heap_close(&heap);
     if (status != BITWREN_OK) bw_free_graph(graph);
     return status;

@@ -1,4 +1,4 @@
-/* What the description of a .bwn file may hold: each key of each object, and its limits. What the values must be to each
+/* What the description of a .bwn file may hold: each key, each number of a node, and its limits. What the values must be to each
  * other, check.c says. */
 #include <math.h>
 #include <stdio.h>
@@ -6,7 +6,7 @@
 
 #include "read.h"
 
-#define VERSION 1
+#define VERSION 2
 #define MAX_NODES 4096
 #define MAX_SIDE 32768 /* channels, height, width, classes, window */
 #define MAX_CODE 511
@@ -18,8 +18,6 @@ typedef struct {
     bw_graph *graph;
     bw_heap *heap;
     bitwren_error *error;
-    const char **names; /* (nodes): the strings of their names, ascending; of equal ones the earlier first */
-    int32_t *numbers;   /* (nodes): whose name that is */
 } reader;
 
 /* ------------------------------------------------------------------ refusing */
@@ -120,228 +118,135 @@ static bitwren_status read_input(const reader *r, const char *input) {
     return BITWREN_OK;
 }
 
-/* ------------------------------------------------------------------ names of nodes */
-
-static int is_name(const char *value) {
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-";
-    if (*value != '"') return 0;
-    const int32_t length = bw_count_characters(value);
-    if (length < 1 || length > 64) return 0;
-    char text[4 * 64];
-    const size_t bytes = bw_decode_string(value, text);
-    for (size_t k = 0; k < bytes; k++)
-        if (text[k] == 0 || strchr(allowed, text[k]) == NULL) return 0;
-    return 1;
-}
-
-static int order(const reader *r, int32_t a, int32_t b) {
-    const int by_name = strcmp(r->graph->nodes[a].name, r->graph->nodes[b].name);
-    return by_name != 0 ? by_name : a - b;
-}
-
-/* Numbers of the nodes by name: a merge sort, for up to 4,096. */
-static int sort_names(reader *r) {
-    const int32_t count = r->graph->node_count;
-    int32_t *from = bw_take(r->heap, (size_t)count, sizeof *from), *to = bw_take(r->heap, (size_t)count, sizeof *to);
-    if (from == NULL || to == NULL) return 0;
-    for (int32_t k = 0; k < count; k++) from[k] = k;
-    for (int32_t width = 1; width < count; width *= 2) {
-        for (int32_t start = 0; start < count; start += 2 * width) {
-            const int32_t middle = start + width < count ? start + width : count;
-            const int32_t end = start + 2 * width < count ? start + 2 * width : count;
-            for (int32_t a = start, b = middle, k = start; k < end; k++)
-                to[k] = a < middle && (b == end || order(r, from[a], from[b]) < 0) ? from[a++] : from[b++];
-        }
-        int32_t *swap = from;
-        from = to;
-        to = swap;
-    }
-    r->numbers = from;
-    return 1;
-}
-
-/* The number of the node of that name, BW_PIXELS, or INT32_MIN where there is none. */
-static int32_t find_node(const reader *r, const char *name) {
-    if (bw_is_string(name, "pixels")) return BW_PIXELS;
-    char text[4 * 64 + 1];
-    text[bw_decode_string(name, text)] = 0;
-    for (int32_t low = 0, high = r->graph->node_count; low < high;) {
-        const int32_t middle = low + (high - low) / 2;
-        const int difference = strcmp(text, r->graph->nodes[r->numbers[middle]].name);
-        if (difference == 0) return r->numbers[middle];
-        if (difference < 0) high = middle;
-        else low = middle + 1;
-    }
-    return INT32_MIN;
-}
-
 /* ------------------------------------------------------------------ nodes */
 
-static const char *const op_names[] = {"conv", "requantise", "add", "pool", "sum"};
-static const char *const pool_names[] = {"binomial", "mean", "mean-real", "max"};
+/* A number of a node after its op: where it goes, from what to what. */
+typedef struct {
+    const char *name;
+    int32_t *to;
+    int64_t low, high;
+    int *is_null; /* NULL where null is wrong */
+} field;
 
-static const char *where_of(const bw_node *node, char *room, size_t size) {
-    snprintf(room, size, "%s '%s'", op_names[node->op], node->name);
-    return room;
-}
-
-/* A node's op and name, which all others may need. */
-static bitwren_status read_name(const reader *r, int32_t number, const char *object) {
-    bw_node *node = &r->graph->nodes[number];
-    char where[24];
-    snprintf(where, sizeof where, "node %d", (int)number);
-    if (*object != '{') return wrong_key(r, number, where, "is", object, "an object");
-    const char *op = bw_find_member(object, "op"), *name = bw_find_member(object, "name");
-    int known = 0;
-    for (int k = 0; op != NULL && k < 5; k++)
-        if (bw_is_string(op, op_names[k])) {
-            node->op = (bw_op)k;
-            known = 1;
-        }
-    if (!known)
-        return wrong_key(r, number, where, "op", op != NULL ? op : "null ", "one of conv, requantise, add, pool, sum");
-    if (name == NULL || !is_name(name))
-        return wrong_key(r, number, where, "name", name != NULL ? name : "null ", "1 to 64 of A-Z a-z 0-9 _ . -");
-    node->name[bw_decode_string(name, node->name)] = 0;
-    return BITWREN_OK;
-}
-
-static bitwren_status read_link(const reader *r, int32_t number, const char *where, const char *name, int32_t *input) {
-    if (!is_name(name)) return wrong_key(r, number, where, "input", name, "1 to 64 of A-Z a-z 0-9 _ . -");
-    *input = find_node(r, name);
-    if (*input == INT32_MIN) return wrong_key(r, number, where, "reads", name, "a node that exists");
-    if (*input >= number) return wrong_key(r, number, where, "reads", name, "a node before it");
-    return BITWREN_OK;
-}
-
-/* A whole number in its key's limits, or null where that is allowed (then `number` stays). */
-static bitwren_status read_number(const reader *r, int32_t node, const char *where, const char *key, const char *value,
-                                  int64_t low, int64_t high, int may_be_null, int32_t *number, int *is_null) {
-    int64_t found;
-    if (is_null != NULL) *is_null = *value == 'n';
-    if (may_be_null && *value == 'n') return BITWREN_OK;
-    if (bw_is_whole(value, low, high, &found)) {
-        *number = (int32_t)found;
-        return BITWREN_OK;
-    }
-    char expected[64];
-    snprintf(expected, sizeof expected, "%lld to %lld%s", (long long)low, (long long)high, may_be_null ? ", or null" : "");
-    return wrong_key(r, node, where, key, value, expected);
-}
-
-static bitwren_status read_conv(const reader *r, int32_t number, const char *where, const char *object, int32_t *shape) {
-    static const char *const keys[] = {"op", "name", "input", "padding", "shape", "stride", "weight_bits", NULL};
-    bw_node *node = &r->graph->nodes[number];
-    const char *v[7];
-    TRY(take_members(r, number, where, object, keys, v));
-    TRY(read_link(r, number, where, v[2], &node->inputs[0]));
-    if (!is_whole_list(v[3], 4, 0, MAX_SIDE, node->padding)) return wrong_key(r, number, where, keys[3], v[3], "4 of 0 to 32768");
-    if (!is_whole_list(v[4], 4, 1, MAX_SIDE, shape) ||
-        (int64_t)shape[0] * shape[1] > BW_MOST || (int64_t)shape[0] * shape[1] * shape[2] > BW_MOST ||
-        (int64_t)shape[0] * shape[1] * shape[2] * shape[3] > BW_MOST)
-        return wrong_key(r, number, where, keys[4], v[4], "[out, F, F, in] of 1 to 32768 each, at most 2147483647 weights");
-    TRY(read_number(r, number, where, keys[5], v[5], 1, 2, 0, &node->stride, NULL));
-    TRY(read_number(r, number, where, keys[6], v[6], 1, 8, 0, &node->weight_bits, NULL));
-    if (node->weight_bits != 1 && node->weight_bits != 8) return wrong_key(r, number, where, keys[6], v[6], "1 or 8");
-    node->window = shape[1];
-    node->result.channels = shape[0];
-    return BITWREN_OK;
-}
-
-static bitwren_status read_requantise(const reader *r, int32_t number, const char *where, const char *object) {
-    static const char *const keys[] = {"op",         "name",   "input", "high", "low",
-                                       "multiplier", "offset", "shift", "zero", NULL};
-    bw_node *node = &r->graph->nodes[number];
-    const char *v[9];
-    int is_null;
-    TRY(take_members(r, number, where, object, keys, v));
-    TRY(read_link(r, number, where, v[2], &node->inputs[0]));
-    TRY(read_number(r, number, where, keys[3], v[3], INT32_MIN, INT32_MAX, 0, &node->high, NULL));
-    TRY(read_number(r, number, where, keys[4], v[4], INT32_MIN, INT32_MAX, 0, &node->low, NULL));
-    TRY(read_number(r, number, where, keys[5], v[5], INT16_MIN, INT16_MAX, 1, &node->multiplier, &is_null));
-    node->multiplier_count = !is_null;
-    TRY(read_number(r, number, where, keys[6], v[6], INT32_MIN, INT32_MAX, 1, &node->offset, &is_null));
-    node->offset_count = !is_null;
-    TRY(read_number(r, number, where, keys[7], v[7], 0, MAX_SHIFT, 0, &node->shift, NULL));
-    node->result.zero = BW_NO_ZERO;
-    return read_number(r, number, where, keys[8], v[8], 0, MAX_CODE, 1, &node->result.zero, NULL);
-}
-
-static bitwren_status read_add(const reader *r, int32_t number, const char *where, const char *object) {
-    static const char *const keys[] = {"op", "name", "inputs", NULL};
-    bw_node *node = &r->graph->nodes[number];
-    const char *v[3];
-    TRY(take_members(r, number, where, object, keys, v));
-    if (*v[2] != '[' || bw_count_members(v[2]) != 2) return wrong_key(r, number, where, keys[2], v[2], "two names");
+static bitwren_status read_fields(const reader *r, int32_t number, const char *node, const field *fields, int32_t count) {
+    const char *where = r->graph->nodes[number].name;
+    if (bw_count_members(node) != 1 + count)
+        return bw_fail(r->error, BITWREN_BAD_FILE, number, "%s: %d numbers, expected %d", where, (int)bw_count_members(node),
+                       (int)(1 + count));
     bw_member m = {NULL, NULL};
-    for (int k = 0; k < 2; k++) {
-        bw_next_member(v[2], &m);
-        TRY(read_link(r, number, where, m.value, &node->inputs[k]));
+    bw_next_member(node, &m); /* the op */
+    for (int32_t k = 0; k < count; k++) {
+        const field *f = &fields[k];
+        int64_t found;
+        bw_next_member(node, &m);
+        if (f->is_null != NULL) *f->is_null = *m.value == 'n';
+        if (f->is_null != NULL && *f->is_null) continue;
+        if (!bw_is_whole(m.value, f->low, f->high, &found)) {
+            char expected[64];
+            const char *or_null = f->is_null != NULL ? ", or null" : "";
+            snprintf(expected, sizeof expected, "%lld to %lld%s", (long long)f->low, (long long)f->high, or_null);
+            return wrong_key(r, number, where, f->name, m.value, expected);
+        }
+        *f->to = (int32_t)found;
     }
     return BITWREN_OK;
 }
 
-static bitwren_status read_pool(const reader *r, int32_t number, const char *where, const char *object) {
-    static const char *const keys[] = {"op", "name", "input", "channels", "kind", "padding", NULL};
+static bitwren_status read_conv(const reader *r, int32_t number, const char *numbers) {
     bw_node *node = &r->graph->nodes[number];
-    const char *v[6];
-    int known = 0;
-    TRY(take_members(r, number, where, object, keys, v));
-    TRY(read_link(r, number, where, v[2], &node->inputs[0]));
-    TRY(read_number(r, number, where, keys[3], v[3], 1, MAX_SIDE, 0, &node->result.channels, NULL));
-    for (int k = 0; k < 4; k++)
-        if (bw_is_string(v[4], pool_names[k])) {
-            node->pool = (bw_pool_kind)k;
-            known = 1;
-        }
-    if (!known) return wrong_key(r, number, where, keys[4], v[4], "one of binomial, mean, mean-real, max");
-    if (!is_whole_list(v[5], 4, 0, MAX_SIDE, node->padding)) return wrong_key(r, number, where, keys[5], v[5], "4 of 0 to 32768");
+    int32_t *padding = node->padding;
+    const field fields[] = {{"input", &node->inputs[0], 0, number, NULL},
+                            {"out", &node->result.channels, 1, MAX_SIDE, NULL},
+                            {"window", &node->window, 1, MAX_SIDE, NULL},
+                            {"weight_bits", &node->weight_bits, 1, 8, NULL},
+                            {"stride", &node->stride, 1, 2, NULL},
+                            {"top", &padding[0], 0, MAX_SIDE, NULL},
+                            {"left", &padding[1], 0, MAX_SIDE, NULL},
+                            {"bottom", &padding[2], 0, MAX_SIDE, NULL},
+                            {"right", &padding[3], 0, MAX_SIDE, NULL}};
+    TRY(read_fields(r, number, numbers, fields, 9));
+    if (node->weight_bits == 1 || node->weight_bits == 8) return BITWREN_OK;
+    return bw_fail(r->error, BITWREN_BAD_FILE, number, "%s: weight_bits %d, expected 1 or 8", node->name, (int)node->weight_bits);
+}
+
+static bitwren_status read_requantise(const reader *r, int32_t number, const char *numbers) {
+    bw_node *node = &r->graph->nodes[number];
+    int no_multiplier, no_offset, no_zero;
+    const field fields[] = {{"input", &node->inputs[0], 0, number, NULL},
+                            {"multiplier", &node->multiplier, INT16_MIN, INT16_MAX, &no_multiplier},
+                            {"offset", &node->offset, INT32_MIN, INT32_MAX, &no_offset},
+                            {"shift", &node->shift, 0, MAX_SHIFT, NULL},
+                            {"low", &node->low, INT32_MIN, INT32_MAX, NULL},
+                            {"high", &node->high, INT32_MIN, INT32_MAX, NULL},
+                            {"zero", &node->result.zero, 0, MAX_CODE, &no_zero}};
+    TRY(read_fields(r, number, numbers, fields, 7));
+    node->multiplier_count = !no_multiplier;
+    node->offset_count = !no_offset;
+    if (no_zero) node->result.zero = BW_NO_ZERO;
+    return BITWREN_OK;
+}
+
+static bitwren_status read_add(const reader *r, int32_t number, const char *numbers) {
+    bw_node *node = &r->graph->nodes[number];
+    const field fields[] = {{"input", &node->inputs[0], 0, number, NULL}, {"other", &node->inputs[1], 0, number, NULL}};
+    return read_fields(r, number, numbers, fields, 2);
+}
+
+static bitwren_status read_pool(const reader *r, int32_t number, const char *numbers) {
+    bw_node *node = &r->graph->nodes[number];
+    int32_t *padding = node->padding, kind = 0;
+    const field fields[] = {{"input", &node->inputs[0], 0, number, NULL},
+                            {"kind", &kind, BW_BINOMIAL, BW_MAX, NULL},
+                            {"channels", &node->result.channels, 1, MAX_SIDE, NULL},
+                            {"top", &padding[0], 0, MAX_SIDE, NULL},
+                            {"left", &padding[1], 0, MAX_SIDE, NULL},
+                            {"bottom", &padding[2], 0, MAX_SIDE, NULL},
+                            {"right", &padding[3], 0, MAX_SIDE, NULL}};
+    TRY(read_fields(r, number, numbers, fields, 7));
+    node->pool = (bw_pool_kind)kind;
     node->window = 3;
     node->stride = 2;
     return BITWREN_OK;
 }
 
-static bitwren_status read_sum(const reader *r, int32_t number, const char *where, const char *object) {
-    static const char *const keys[] = {"op", "name", "input", NULL};
-    const char *v[3];
-    TRY(take_members(r, number, where, object, keys, v));
-    return read_link(r, number, where, v[2], &r->graph->nodes[number].inputs[0]);
+static bitwren_status read_sum(const reader *r, int32_t number, const char *numbers) {
+    const field fields[] = {{"input", &r->graph->nodes[number].inputs[0], 0, number, NULL}};
+    return read_fields(r, number, numbers, fields, 1);
 }
 
-static bitwren_status read_nodes(reader *r, const char *nodes, int32_t (*shapes)[4]) {
-    bw_graph *graph = r->graph;
-    int32_t number = 0;
-    for (bw_member m = {NULL, NULL}; bw_next_member(nodes, &m);) TRY(read_name(r, number++, m.value));
-    if (!sort_names(r)) return bw_fail(r->error, BITWREN_NO_MEMORY, -1, "out of memory");
-    for (int32_t k = 0; k < graph->node_count; k++) {
-        const bw_node *node = &graph->nodes[r->numbers[k]];
-        const int twin = k > 0 && strcmp(node->name, graph->nodes[r->numbers[k - 1]].name) == 0;
-        if (twin || strcmp(node->name, "pixels") == 0)
-            return bw_fail(r->error, BITWREN_BAD_FILE, r->numbers[k], "%s '%s': the name stands twice", op_names[node->op], node->name);
+static bitwren_status read_node(const reader *r, int32_t number, const char *numbers) {
+    static const char *const op_names[] = {"conv", "requantise", "add", "pool", "sum"};
+    bw_node *node = &r->graph->nodes[number];
+    char where[24];
+    bw_member m = {NULL, NULL};
+    int64_t op;
+    snprintf(where, sizeof where, "node %d", (int)number + 1);
+    if (*numbers != '[' || !bw_next_member(numbers, &m)) return wrong_key(r, number, where, "is", numbers, "a list of numbers");
+    if (!bw_is_whole(m.value, BW_CONV, BW_SUM, &op)) return wrong_key(r, number, where, "op", m.value, "0 to 4");
+    node->op = (bw_op)op;
+    snprintf(node->name, sizeof node->name, "%s%d", op_names[op], (int)number + 1);
+    bitwren_status status = BITWREN_OK;
+    switch (node->op) {
+    case BW_CONV: status = read_conv(r, number, numbers); break;
+    case BW_REQUANTISE: status = read_requantise(r, number, numbers); break;
+    case BW_ADD: status = read_add(r, number, numbers); break;
+    case BW_POOL: status = read_pool(r, number, numbers); break;
+    case BW_SUM: status = read_sum(r, number, numbers); break;
     }
-    number = 0;
-    for (bw_member m = {NULL, NULL}; bw_next_member(nodes, &m); number++) {
-        char room[96];
-        const char *where = where_of(&graph->nodes[number], room, sizeof room);
-        switch (graph->nodes[number].op) {
-        case BW_CONV: TRY(read_conv(r, number, where, m.value, shapes[number])); break;
-        case BW_REQUANTISE: TRY(read_requantise(r, number, where, m.value)); break;
-        case BW_ADD: TRY(read_add(r, number, where, m.value)); break;
-        case BW_POOL: TRY(read_pool(r, number, where, m.value)); break;
-        case BW_SUM: TRY(read_sum(r, number, where, m.value)); break;
-        }
-    }
-    return BITWREN_OK;
+    for (int k = 0; k < bw_input_count(node); k++) node->inputs[k]--; /* the file's 0 is the pixels, its 1 nodes[0] */
+    return status;
 }
 
-bitwren_status bw_read_description(const char *description, bw_graph *graph, bw_heap *heap, int32_t (**shapes)[4],
-                                   bitwren_error *error) {
+bitwren_status bw_read_description(const char *description, bw_graph *graph, bw_heap *heap, bitwren_error *error) {
     static const char *const keys[] = {"version", "about", "classes", "input", "logit_scale", "nodes", NULL};
     reader r = {.graph = graph, .heap = heap, .error = error};
     const char *v[6], *object = bw_json_start(description);
     int64_t version;
     const char *told = bw_find_member(object, keys[0]);
-    if (told != NULL && !bw_is_whole(told, VERSION, VERSION, &version)) return wrong_key(&r, -1, "format", keys[0], told, "1");
+    if (told != NULL && !bw_is_whole(told, VERSION, VERSION, &version)) {
+        const bw_shown shown = bw_show(told);
+        return bw_fail(error, BITWREN_BAD_FILE, -1, "format version %s, expected %d", shown.text, VERSION);
+    }
     TRY(take_members(&r, -1, "network", object, keys, v));
     if (*v[1] != '{' || !about_is_shallow(v[1], 1))
         return wrong_key(&r, -1, "network", keys[1], v[1], "an object, nested at most 16 deep");
@@ -353,7 +258,8 @@ bitwren_status bw_read_description(const char *description, bw_graph *graph, bw_
     if (graph->node_count < 1 || graph->node_count > MAX_NODES)
         return wrong_key(&r, -1, "network", keys[5], v[5], "a list of 1 to 4096");
     graph->nodes = bw_take(&graph->heap, (size_t)graph->node_count, sizeof *graph->nodes);
-    *shapes = bw_take(heap, (size_t)graph->node_count, sizeof **shapes);
-    if (graph->nodes == NULL || *shapes == NULL) return bw_fail(error, BITWREN_NO_MEMORY, -1, "out of memory");
-    return read_nodes(&r, v[5], *shapes);
+    if (graph->nodes == NULL) return bw_fail(error, BITWREN_NO_MEMORY, -1, "out of memory");
+    int32_t number = 0;
+    for (bw_member m = {NULL, NULL}; bw_next_member(v[5], &m);) TRY(read_node(&r, number++, m.value));
+    return BITWREN_OK;
 }

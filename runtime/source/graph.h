@@ -24,7 +24,7 @@ typedef struct {
 
 typedef struct {
     bw_op op;
-    char name[65];
+    char name[24]; /* its op and its place, from 1 on: "conv1" */
     int32_t inputs[2]; /* indices of nodes before this one, or BW_PIXELS; add has two, the others one (inputs[1] unset) */
     bw_tensor result;
 

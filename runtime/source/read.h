@@ -28,12 +28,11 @@ typedef struct {
 bitwren_status bw_check_start(const uint8_t *file, size_t bytes, bitwren_error *error);
 /* Layout, checksum, header: docs/file-format.md, sections 1 to 3. `heap` holds what is needed until the graph is read. */
 bitwren_status bw_read_container(const uint8_t *file, size_t bytes, bw_heap *heap, bw_parts *parts, bitwren_error *error);
-/* The description: sections 4 and 5. Fills the graph but for the tensors and results; shapes[k] is conv k's (out, F, F, in). */
-bitwren_status bw_read_description(const char *description, bw_graph *graph, bw_heap *heap, int32_t (**shapes)[4],
-                                   bitwren_error *error);
-/* The tensors: section 2. */
-bitwren_status bw_read_tensors(const bw_parts *parts, bw_graph *graph, int32_t (*shapes)[4], bitwren_error *error);
-/* Shapes, ranges, names and readers: docs/integer-network.md. Fills in every node's result. */
-bitwren_status bw_check_graph(bw_graph *graph, int32_t (*shapes)[4], bitwren_error *error);
+/* The description: sections 4 and 5. Fills the graph but for the tensors and results. */
+bitwren_status bw_read_description(const char *description, bw_graph *graph, bw_heap *heap, bitwren_error *error);
+/* The tensors: section 2. Fills in the channels of every node's result. */
+bitwren_status bw_read_tensors(const bw_parts *parts, bw_graph *graph, bitwren_error *error);
+/* Shapes, ranges and readers: docs/integer-network.md. Fills in the rest of every node's result. */
+bitwren_status bw_check_graph(bw_graph *graph, bitwren_error *error);
 
 #endif

@@ -3,8 +3,6 @@
 
 #include "read.h"
 
-#define MAX_SIDE 32768 /* channels */
-
 typedef struct {
     const bw_parts *parts;
     bw_member member; /* of the header: the entry at hand */
@@ -74,70 +72,98 @@ static bitwren_status read_entry(tensors *t, entry *to) {
     return BITWREN_OK;
 }
 
-/* The next entry, which must be "<node>.<field>". */
-static bitwren_status next_entry(tensors *t, const bw_graph *graph, int32_t node, const char *field, entry *to) {
-    char expected[sizeof graph->nodes->name + 16];
-    strcpy(expected, graph->nodes[node].name);
-    strcat(expected, field);
+enum { OFFSETS, MULTIPLIERS, WEIGHTS, BITS, PARTS };
+static const char *const part_names[PARTS] = {"offsets", "multipliers", "weights", "bits"}; /* in the order of the file */
+static const char *const part_dtypes[PARTS] = {"I32", "I16", "I8", "U8"};
+
+/* How many values of a part a node has. */
+static int64_t values_of(const bw_graph *graph, const bw_node *node, int part) {
+    const int64_t channels = bw_input(graph, node, 0)->channels;
+    if (node->op == BW_REQUANTISE)
+        return (part == OFFSETS && node->offset_count == 0) || (part == MULTIPLIERS && node->multiplier_count == 0) ? channels : 0;
+    if (node->op != BW_CONV || part != (node->weight_bits == 8 ? WEIGHTS : BITS)) return 0;
+    const int64_t weights = (int64_t)node->result.channels * node->window * node->window * channels;
+    return part == BITS ? (weights + 7) / 8 : weights;
+}
+
+/* The channels of each result, which say how many constants and weights a node has. */
+static bitwren_status find_channels(bw_graph *graph, bitwren_error *error) {
+    for (int32_t k = 0; k < graph->node_count; k++) {
+        bw_node *node = &graph->nodes[k];
+        const int64_t channels = bw_input(graph, node, 0)->channels;
+        /* Each factor is at most 2^15: three are below 2^45, four below 2^60. */
+        const int64_t weights = node->op == BW_CONV ? (int64_t)node->result.channels * node->window * node->window * channels : 0;
+        if (weights > BW_MOST)
+            return bw_fail(error, BITWREN_BAD_FILE, k, "%s: %lld weights, expected at most %d", node->name,
+                           (long long)weights, BW_MOST);
+        if (node->op == BW_REQUANTISE && channels == 1 && (node->multiplier_count == 0 || node->offset_count == 0))
+            return bw_fail(error, BITWREN_BAD_FILE, k, "%s: null for one channel, expected its number", node->name);
+        if (node->op != BW_CONV && node->op != BW_POOL) node->result.channels = (int32_t)channels;
+    }
+    return BITWREN_OK;
+}
+
+/* The entry of a part: one that is named so, with as many values as the nodes need; none where they need none. */
+static bitwren_status read_part(tensors *t, const bw_graph *graph, int part, entry *e) {
+    int64_t count = 0;
+    for (int32_t k = 0; k < graph->node_count; k++) count += values_of(graph, &graph->nodes[k], part);
+    if (count == 0) return BITWREN_OK;
     if (!bw_next_member(t->parts->header, &t->member))
-        return bw_fail(t->error, BITWREN_BAD_FILE, node, "tensor '%s' is missing", expected);
-    if (!bw_is_string(t->member.key, expected)) {
+        return bw_fail(t->error, BITWREN_BAD_FILE, -1, "tensor '%s' is missing", part_names[part]);
+    if (!bw_is_string(t->member.key, part_names[part])) {
         const bw_shown shown = bw_show(t->member.key);
-        return bw_fail(t->error, BITWREN_BAD_FILE, node, "tensor %s stands where '%s' is expected", shown.text, expected);
+        return bw_fail(t->error, BITWREN_BAD_FILE, -1, "tensor %s stands where '%s' is expected", shown.text, part_names[part]);
     }
-    return read_entry(t, to);
+    TRY(read_entry(t, e));
+    if (strcmp(e->dtype, part_dtypes[part]) == 0 && e->dimensions == 1 && e->shape[0] == count) return BITWREN_OK;
+    return bw_fail(t->error, BITWREN_BAD_FILE, -1, "tensor '%s': %s of %d sizes, the first %lld, expected %s of %lld for the nodes",
+                   part_names[part], e->dtype, (int)e->dimensions, (long long)e->shape[0], part_dtypes[part], (long long)count);
 }
 
-static bitwren_status read_constants(tensors *t, bw_graph *graph, int32_t number, const char *field, const char *dtype,
-                                     const uint8_t **to, int32_t *count) {
-    entry e;
-    TRY(next_entry(t, graph, number, field, &e));
-    if (strcmp(e.dtype, dtype) != 0 || e.dimensions != 1 || e.shape[0] < 2 || e.shape[0] > MAX_SIDE)
-        return bw_fail(t->error, BITWREN_BAD_FILE, number, "requantise '%s': tensor%s is %s of %d sizes, the first %lld, expected %s of 2 to %d channels",
-                       graph->nodes[number].name, field, e.dtype, (int)e.dimensions, (long long)e.shape[0], dtype, MAX_SIDE);
-    *to = e.content;
-    *count = (int32_t)e.shape[0];
+static bitwren_status check_last_byte(const bw_graph *graph, int32_t number, int64_t bytes, bitwren_error *error) {
+    const bw_node *node = &graph->nodes[number];
+    const int64_t weights = (int64_t)node->result.channels * node->window * node->window * bw_input(graph, node, 0)->channels;
+    if (weights % 8 == 0 || node->weights[bytes - 1] >> (weights % 8) == 0) return BITWREN_OK;
+    return bw_fail(error, BITWREN_BAD_FILE, number, "%s: last weight byte is 0x%02x, expected 0 in all but %d bits", node->name,
+                   node->weights[bytes - 1], (int)(weights % 8));
+}
+
+/* Cuts the parts up among the nodes. */
+static bitwren_status share_out(bw_graph *graph, const entry *parts, bitwren_error *error) {
+    const uint8_t *at[PARTS];
+    static const int64_t sizes[PARTS] = {4, 2, 1, 1};
+    for (int part = 0; part < PARTS; part++) at[part] = parts[part].content;
+    for (int32_t k = 0; k < graph->node_count; k++) {
+        bw_node *node = &graph->nodes[k];
+        int64_t counts[PARTS];
+        for (int part = 0; part < PARTS; part++) counts[part] = values_of(graph, node, part);
+        for (int part = 0; part < PARTS; part++) {
+            if (counts[part] == 0) continue;
+            const uint8_t *content = at[part];
+            at[part] += counts[part] * sizes[part];
+            if (part == OFFSETS) {
+                node->offsets = content;
+                node->offset_count = (int32_t)counts[part];
+            } else if (part == MULTIPLIERS) {
+                node->multipliers = content;
+                node->multiplier_count = (int32_t)counts[part];
+            } else {
+                node->weights = content;
+                if (part == BITS) TRY(check_last_byte(graph, k, counts[part], error));
+            }
+        }
+    }
     return BITWREN_OK;
 }
 
-static bitwren_status read_weights(tensors *t, bw_graph *graph, int32_t number, const int32_t *shape) {
-    bw_node *node = &graph->nodes[number];
-    entry e;
-    TRY(next_entry(t, graph, number, ".weight", &e));
-    int64_t count = 1, different = 0;
-    for (int k = 0; k < 4; k++) count *= shape[k];
-    node->weights = e.content;
-    if (node->weight_bits == 8) {
-        for (int k = 0; k < 4; k++) different |= e.dimensions != 4 || e.shape[k] != shape[k];
-        if (different || strcmp(e.dtype, "I8") != 0)
-            return bw_fail(t->error, BITWREN_BAD_FILE, number, "conv '%s': weight tensor %s, expected I8 of the conv's shape", node->name, e.dtype);
-        return BITWREN_OK;
-    }
-    const int64_t bytes = (count + 7) / 8;
-    if (strcmp(e.dtype, "U8") != 0 || e.dimensions != 1 || e.shape[0] != bytes)
-        return bw_fail(t->error, BITWREN_BAD_FILE, number, "conv '%s': weight tensor %s of %lld, expected U8 of %lld bytes for %lld weights of 1 bit",
-                       node->name, e.dtype, (long long)e.shape[0], (long long)bytes, (long long)count);
-    if (count % 8 != 0 && e.content[bytes - 1] >> (count % 8) != 0)
-        return bw_fail(t->error, BITWREN_BAD_FILE, number, "conv '%s': last weight byte is 0x%02x, expected 0 in all but %d bits", node->name,
-                       e.content[bytes - 1], (int)(count % 8));
-    return BITWREN_OK;
-}
-
-static int needs(const bw_node *node, int32_t count) { return node->op == BW_REQUANTISE && count == 0; }
-
-bitwren_status bw_read_tensors(const bw_parts *parts, bw_graph *graph, int32_t (*shapes)[4], bitwren_error *error) {
+bitwren_status bw_read_tensors(const bw_parts *parts, bw_graph *graph, bitwren_error *error) {
     tensors t = {.parts = parts, .error = error};
+    entry entries[PARTS] = {0};
+    TRY(find_channels(graph, error));
     bw_next_member(parts->header, &t.member); /* the metadata */
-    for (int32_t k = 0; k < graph->node_count; k++)
-        if (needs(&graph->nodes[k], graph->nodes[k].offset_count))
-            TRY(read_constants(&t, graph, k, ".offset", "I32", &graph->nodes[k].offsets, &graph->nodes[k].offset_count));
-    for (int32_t k = 0; k < graph->node_count; k++)
-        if (needs(&graph->nodes[k], graph->nodes[k].multiplier_count))
-            TRY(read_constants(&t, graph, k, ".multiplier", "I16", &graph->nodes[k].multipliers, &graph->nodes[k].multiplier_count));
-    for (int32_t k = 0; k < graph->node_count; k++)
-        if (graph->nodes[k].op == BW_CONV) TRY(read_weights(&t, graph, k, shapes[k]));
-    if (bw_next_member(parts->header, &t.member)) return refuse(&t, -1, "belongs to no node");
+    for (int part = 0; part < PARTS; part++) TRY(read_part(&t, graph, part, &entries[part]));
+    if (bw_next_member(parts->header, &t.member)) return refuse(&t, -1, "is none of the nodes'");
     if (t.end != parts->tensor_bytes)
         return bw_fail(error, BITWREN_BAD_FILE, -1, "%zu bytes of tensors, expected %zu", parts->tensor_bytes, t.end);
-    return BITWREN_OK;
+    return share_out(graph, entries, error);
 }

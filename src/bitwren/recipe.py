@@ -133,6 +133,15 @@ class Recipe:
 
         return present({k: v for k, v in dataclasses.asdict(self, dict_factory=present).items() if k != "name"}.items())
 
+    def changed(self) -> dict:
+        """Return, as nested dictionaries, the keys of the four tables that differ from a key's default.
+
+        from_tables makes the same run of them: it is all that a model file needs to say of its recipe.
+        """
+        tables, defaults = self.tables(), Recipe("").tables()
+        kept = {t: {k: v for k, v in tables[t].items() if defaults[t].get(k) != v} for t in TABLES}
+        return {table: keys for table, keys in kept.items() if keys}
+
 
 TABLES = {"data": DataOptions, "network": NetworkOptions, "augment": AugmentOptions, "train": TrainOptions}
 _ROOT_KEYS = ("title", "published", "extends")

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from bitwren.cli import main
 from bitwren.deploy import runtime
 from bitwren.network.pack import encode, read_bwn
+from bitwren.recipe import load_recipe
 
 BLOCK_TORCH = """
 import sys
@@ -65,8 +66,10 @@ def test_converting_twice_gives_the_same_bytes(run_folder, model, tmp_path):
 
 def test_the_file_says_what_made_it(model):
     about = read_bwn(model).about
-    assert about["recipe"] == "digits" and about["settings"]["train"]["epochs"] == 2
     assert (about["bits"], about["scales"], about["calibration_pictures"]) == (8, "error", 50)
+    recipe = load_recipe("digits", ["train.epochs=2", "network.width=0.25"])
+    assert about["recipe"] == "digits" and about["settings"] == recipe.changed()
+    assert about["settings"]["train"] == {"batch": 32, "epochs": 2, "learning_rate": 0.05}  # no default is told
 
 
 def test_verify_and_export_run_every_machine(model, tmp_path, capsys):

@@ -23,7 +23,7 @@ from bitwren.deploy.runtime import Runtime, RuntimeMissing, kernel_sets
 from bitwren.errors import ModelError, UsageError
 from bitwren.network import reference
 from bitwren.network.graph import PIXELS
-from bitwren.network.pack import encode, write_bwn
+from bitwren.network.pack import decode, encode, write_bwn
 
 SETS = kernel_sets()
 BATCHES, THREADS = (0, 1, 2, 3, 17), (1, 2, 3)
@@ -261,7 +261,7 @@ def test_steps_name_every_node_once_and_measure_when_asked():
         plain, measured = runtime.steps(), runtime.steps(PICTURES)
         assert runtime.bytes > 0 and runtime.working_bytes(2, 16) > runtime.working_bytes() > 0
     layers = [name for step in plain for name in step.layers.split("+")]
-    assert sorted(set(layers) - {"(layout)", PIXELS}) == sorted(node.name for node in NET.nodes)
+    assert sorted(set(layers) - {"(layout)", PIXELS}) == sorted(node.name for node in decode(CONTENT, "").nodes)
     assert all(step.seconds == 0 and step.parts == (0, 0, 0, 0) for step in plain)
     assert all(step.seconds > 0 for step in measured)
     assert all(step.seconds == pytest.approx(sum(step.parts)) for step in measured)

@@ -267,9 +267,9 @@ def test_command_verify_with_pictures(tmp_path, capsys):
 
 
 def test_command_verify_fails_where_a_machine_differs(model, machines, capsys):
-    machines(other=planted(("stem", 0, 0, 0, 0, 1)))
+    machines(other=planted(("conv1", 0, 0, 0, 0, 1)))
     assert main(["verify", str(model)]) == 1
-    assert "other         DIFFERS first at stem, all 0, channel 0, row 0, column 0" in capsys.readouterr().out
+    assert "other         DIFFERS first at conv1, all 0, channel 0, row 0, column 0" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from bitwren.atomic import write_json
 from bitwren.errors import ModelError
 from bitwren.network import reference
 from bitwren.network.container import CRC_AT, MAX_HEADER, checksum
+from bitwren.network.description import MAX_NODES, MAX_SIDE
 from bitwren.network.graph import Conv, Network, macs
 from bitwren.network.pack import decode, encode
 
@@ -72,6 +73,20 @@ def _too_long(*_):
     raise Failure(f"took more than {SECONDS} s of processor time")
 
 
+def allowed(data: bytes, result: Network | str) -> int:
+    """Return the bytes of memory that reading a file may take, as docs/file-format.md says, and 32 KiB for any file.
+
+    result: the network, or the refusal; of a refused file, as many nodes and channels count as it could have had.
+    """
+    if isinstance(result, str):
+        weights, nodes, channels = 0, min(data.count(b"["), MAX_NODES), MAX_SIDE
+    else:
+        weights, nodes = result.weights, len(result.nodes)
+        channels = max(tensor.shape[0] for tensor in result.tensors.values())
+    header = min(int.from_bytes(data[:8], "little"), len(data), MAX_HEADER)
+    return 2 * len(data) + weights + 40 * header + 512 * nodes + 64 * channels + 2**15
+
+
 def run_one(data: bytes) -> tuple[Network | str, float]:
     """Return the network or the refusal, and the share of the allowed memory that it took. Raises Failure."""
     before = tracemalloc.get_traced_memory()[0]
@@ -90,14 +105,10 @@ def run_one(data: bytes) -> tuple[Network | str, float]:
     peak = tracemalloc.get_traced_memory()[1] - before
     if isinstance(result, str) and not (result.startswith("file.bwn: ") and len(result) < 500 and "\n" not in result):
         raise Failure(f"message is not one short line with the file's name: {result[:600]!r}")
-    # What a file may take (docs/file-format.md): its weights as int8, twice its own length, and 40 times its header, as
-    # JSON becomes Python objects. And what any network takes: 32 KiB.
-    header = min(int.from_bytes(data[:8], "little"), len(data), MAX_HEADER)
-    weights = 0 if isinstance(result, str) else result.weights
-    allowed = 2 * len(data) + weights + 40 * header + 2**15
-    if peak > allowed:
-        raise Failure(f"took {peak} bytes, allowed {allowed}: file {len(data)}, header {header}, weights {weights}")
-    return result, peak / allowed
+    room = allowed(data, result)
+    if peak > room:
+        raise Failure(f"took {peak} bytes, allowed {room} for a file of {len(data)}")
+    return result, peak / room
 
 
 def run_accepted(network: Network, seed: int) -> bool:

@@ -25,7 +25,7 @@ from bitwren.atomic import write_json
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 INTRINSICS = {"kernels_avx2", "kernels_avx512", "kernels_neon"}
 LARGEST = 8192  # bytes of an input
-WORDS = ["conv", "requantise", "add", "pool", "sum", "pixels", "weight_bits", "padding", "data_offsets", "null", "-1"]
+WORDS = ["nodes", "classes", "offsets", "multipliers", "weights", "bits", "data_offsets", "null", "-1"]
 
 
 def build(folder: Path) -> Path:

@@ -16,10 +16,10 @@ INTEGERS = [
     10**4000,
 ]
 LITERALS = [
-    *("true", "false", "null", "1.0", "0.5", "-0", "1e400", "1e5", "NaN", "-Infinity", '""', "[]", "{}", '"pixels"'),
+    *("true", "false", "null", "1.0", "0.5", "-0", "1e400", "1e5", "NaN", "-Infinity", '""', "[]", "{}", '"bits"'),
     *(r'"\ud800"', r'"\u0000"', '"' + "x" * 300 + '"', "[" * 100_000, '{"a":' * 50 + "1" + "}" * 50, '{"a":1,"a":2}'),
 ]
-VALUES = [None, True, False, 0.0, 1.0, -1.5, 1e-320, "", "pixels", "conv", "x" * 70, "é\n", [], {}, [1], {"op": "sum"}]
+VALUES = [None, True, False, 0.0, 1.0, -1.5, 1e-320, "", "bits", "x" * 70, "é\n", [], {}, [1], [4, 1], {"version": 2}]
 TOKEN = re.compile(rb'\\*"[^"\\]*\\*"|-?[0-9.]+|true|false|null|[\[\]{}:,]')
 NUMBER = re.compile(rb"-?\d+")
 
@@ -89,16 +89,42 @@ def token(rng, data, files):
     return relength(data[: at.start()] + new + data[at.end() :], data)
 
 
-def tree(rng, data, files):
+def tree(rng, data, _):
     """Change the parsed JSON: delete, copy, swap or replace a part, of the header or of the description."""
+
+    def changed(header, description):
+        for _ in range(rng.choice([1, 1, 1, 2, 3])):
+            change(rng, description if rng.random() < 0.75 else header)
+
+    return parsed(data, changed)
+
+
+def node(rng, data, _):
+    """Change a number of a node, or make a whole node another's."""
+
+    def changed(_, description):
+        nodes = description["nodes"]
+        op = rng.choice(sorted({numbers[0] for numbers in nodes}))  # the rare ones as often as the others
+        at = rng.choice([k for k, numbers in enumerate(nodes) if numbers[0] == op])
+        if rng.random() < 0.1:
+            nodes[at] = rng.choice(nodes)
+            return
+        place = rng.randrange(len(nodes[at]))
+        value = nodes[at][place] if type(nodes[at][place]) is int else 0
+        nodes[at][place] = rng.choice([value + 1, value - 1, None, rng.randrange(12), rng.choice(INTEGERS[:-2])])
+
+    return parsed(data, changed)
+
+
+def parsed(data, change):
+    """Return a file after change(header, description) of its JSON; the same file where that is not possible."""
     length = int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8 : 8 + length])
         description = json.loads(header["__metadata__"]["bitwren.network"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        change(header, description)
+    except (ValueError, LookupError, TypeError, RecursionError):
         return data
-    for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        change(rng, description if rng.random() < 0.75 else header)
     with contextlib.suppress(KeyError, TypeError):
         header["__metadata__"]["bitwren.network"] = json.dumps(description, separators=(",", ":"))
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -141,11 +167,11 @@ def change(rng, root):
             if isinstance(parent, list):
                 parent.insert(rng.randint(0, len(parent)), new)
             else:
-                parent[rng.choice(["x", "name", "op", "version", f"{key}.weight"])] = new
+                parent[rng.choice(["x", "about", "bits", "version", "zero"])] = new
 
 
 MUTATIONS = [flip, set_byte, truncate, extend, cut, repeat, splice, header_length]
-MUTATIONS += [number, token, tree] * 3  # these get furthest
+MUTATIONS += [number, token, tree, node] * 3  # these get furthest
 
 
 def relength(new: bytes, old: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """A short run of fuzz_bwn.py with a new seed, and the proof that it would notice."""
 
+import re
 import tracemalloc
 
 import numpy as np
@@ -9,6 +10,8 @@ from fuzz.fuzz_bwn import Failure, corpus, fuzz, run_accepted, run_one
 from fuzz.mutations import mutated
 
 from bitwren.errors import ModelError
+from bitwren.network.container import CRC_AT, checksum
+from bitwren.network.description import FIELDS
 from bitwren.network.pack import decode
 
 FILES = corpus(seed=1, count=15)
@@ -21,6 +24,18 @@ def test_two_thousand_broken_files(seed, tmp_path):
     assert figures["kinds_of_refusal"] > 40  # not one check stops them all
     assert 800 < figures["checksum_right"] < 1600
     assert figures["accepted_and_run_in_the_reference"] > 0
+
+
+def test_the_mutations_reach_every_number_of_every_node():
+    reached = set()
+    for execution in range(6000):
+        data = mutated(1, execution, FILES)
+        try:
+            decode(data[:CRC_AT] + checksum(data).encode() + data[CRC_AT + 8 :], "")
+        except ModelError as error:
+            reached |= {*re.findall(r"^: (conv|requantise|add|pool|sum)\d+: (\w+) ", str(error))}
+    wanted = {(kind.__name__.lower(), field) for kind, fields in FIELDS.items() for field in fields}
+    assert reached >= wanted
 
 
 def test_an_execution_can_be_repeated():

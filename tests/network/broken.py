@@ -9,6 +9,7 @@ from network.examples import conv, network, requantise
 
 from bitwren.errors import ModelError
 from bitwren.network.container import CRC_AT, checksum
+from bitwren.network.description import FIELDS
 from bitwren.network.graph import PIXELS, Add, Pool, Sum
 from bitwren.network.pack import decode, encode
 
@@ -28,6 +29,9 @@ BASE = network(
     classes=2,
 )
 NODES = {node.name: index for index, node in enumerate(BASE.nodes)}
+PLACES = {
+    node.name: {"op": 0, **{field: k for k, field in enumerate(FIELDS[type(node)], 1)}} for node in BASE.nodes
+}  # of a node's numbers
 GOOD = encode(BASE)
 LENGTH = int.from_bytes(GOOD[:8], "little")
 HEADER = json.loads(GOOD[8 : 8 + LENGTH])
@@ -54,16 +58,19 @@ def header_text(description: object, header=HEADER):
 
 
 def put(tree, path, value):
-    """Return the tree with one place changed. path: keys; in a list a number, or a node's name; "a/3/c"."""
+    """Return the tree with one place changed. path: keys; "nodes/act/shift": a node of BASE and its number; "a/3/c"."""
 
-    def place(parent, key):
-        return (int(key) if key.isdigit() else NODES[key]) if isinstance(parent, list) else key
+    def place(parent, key, before):
+        if not isinstance(parent, list):
+            return key
+        return int(key) if key.isdigit() else NODES[key] if before == "nodes" else PLACES[before][key]
 
     tree = parent = copy.deepcopy(tree)
     *way, last = path.split("/")
+    before = ""
     for key in way:
-        parent = parent[place(parent, key)]
-    last = place(parent, last)
+        parent, before = parent[place(parent, key, before)], key
+    last = place(parent, last, before)
     if value is GONE:
         del parent[last]
     else:

@@ -102,5 +102,3 @@ def pictures(network, count, seed):
     """Return random pictures, uint8 (count, C, H, W)."""
     shape = network.tensors[PIXELS].shape
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
-
-

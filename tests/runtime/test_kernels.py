@@ -141,7 +141,7 @@ def test_a_wrong_value_within_is_seen(host, tmp_path):
     assert host.run(tmp_path / "wrong").returncode == 0  # logits are right
     done = host.run("--apart", tmp_path / "wrong")
     assert done.returncode == 1
-    assert "planes apart: stream, picture 19 channel 3 row 8 column 10" in done.stdout
+    assert "planes apart: requantise2, picture 19 channel 3 row 8 column 10" in done.stdout
 
 
 def test_an_expected_set_that_does_not_run_is_seen(host):

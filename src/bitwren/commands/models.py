@@ -45,7 +45,7 @@ def convert(arguments) -> int:
     network = run.network()
     about = {
         "recipe": run.recipe.name,
-        "settings": run.recipe.tables(),
+        "settings": run.recipe.changed(),
         "trained_by_commit": run.about.get("commit"),
         "calibration_seed": CALIBRATION_SEED,
     }

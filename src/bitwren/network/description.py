@@ -1,10 +1,9 @@
-"""What the JSON of a .bwn file may hold: each key of each object, and its limits (docs/file-format.md).
+"""What the JSON of a .bwn file may hold: each key, each number of a node, and its limits (docs/file-format.md).
 
 Types, ranges and lengths are checked here, so that every number can be used as it is; what the numbers must be to each
-other - names that exist, shapes that fit, sums within int32 - is graph.py's to say.
+other - shapes that fit, sums within int32 - is graph.py's to say.
 """
 
-import math
 import re
 from collections.abc import Callable
 
@@ -12,25 +11,30 @@ from bitwren.errors import ModelError
 from bitwren.network.graph import INT16, INT32, MAX_CODE, MAX_SHIFT, POOLS, Add, Conv, Pool, Requantise, Sum
 from bitwren.network.strict_json import are_whole, check_keys, is_whole, shown
 
-VERSION = 1
+VERSION = 2
 MAX_NODES = 4096
 MAX_SIDE = 2**15  # channels, height, width, classes, window
 MAX_VALUES = 2**31 - 1  # of one tensor or one conv's weights: an index fits int32
 MAX_ABOUT_DEPTH = 16
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _CLASS_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,200}")  # no control characters, no half characters
 _HALF_CHARACTER = re.compile(r"[\ud800-\udfff]")
 
 _DESCRIPTION = ("about", "classes", "input", "logit_scale", "nodes", "version")
 _INPUT = ("channels", "height", "width", "zero")
-KEYS = {  # of a node's object, beside "op"; those of a node's class, but "shape" for the weights
-    Conv: ("input", "name", "padding", "shape", "stride", "weight_bits"),
-    Requantise: ("high", "input", "low", "multiplier", "name", "offset", "shift", "zero"),
-    Add: ("inputs", "name"),
-    Pool: ("channels", "input", "kind", "name", "padding"),
-    Sum: ("input", "name"),
+OPS = (Conv, Requantise, Add, Pool, Sum)  # a node's first number is its place here
+_PADDING = ("top", "left", "bottom", "right")
+FIELDS = {  # the numbers after it
+    Conv: ("input", "out", "window", "weight_bits", "stride", *_PADDING),
+    Requantise: ("input", "multiplier", "offset", "shift", "low", "high", "zero"),
+    Add: ("input", "other"),
+    Pool: ("input", "kind", "channels", *_PADDING),
+    Sum: ("input",),
 }
-OPS = {kind.__name__.lower(): kind for kind in KEYS}
+
+
+def name_of(kind: type, number: int) -> str:
+    """Return the name of the number-th node of a file, from 1 on: "conv1", "requantise2"."""
+    return f"{kind.__name__.lower()}{number}"
 
 
 def check_description(description: dict) -> None:
@@ -56,16 +60,8 @@ def check_description(description: dict) -> None:
     if not are_whole(pixels["zero"], pixels["channels"], 0, 255):
         raise ModelError(f"input: zero {shown(pixels['zero'])}, expected {pixels['channels']} of 0 to 255")
     _check_list("nodes", nodes, MAX_NODES)
-    names: set[str] = set()
-    for index, node in enumerate(nodes):
-        _check_node(index, node)
-        if node["name"] in names:  # before any weights are unpacked: else a small file could have them unpacked often
-            raise ModelError(f"{node['op']} {node['name']!r}: the name stands twice")
-        names.add(node["name"])
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+    for number, node in enumerate(nodes, 1):
+        _check_node(number, node)
 
 
 def _check_list(where: str, value: object, most: int) -> None:
@@ -87,40 +83,38 @@ def _check_about(value: object, depth: int) -> None:
         raise ModelError(f"about: {shown(value)} holds half a character, which is no UTF-8")
 
 
-# What each key of a node may hold; graph.py checks what it must hold there.
+# What each number of a node may be; graph.py checks what it must be there. A node's links are checked beside these.
+_SIDE = (lambda v: is_whole(v, 1, MAX_SIDE), f"1 to {MAX_SIDE}")
+_BORDER = (lambda v: is_whole(v, 0, MAX_SIDE), f"0 to {MAX_SIDE}")
 _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
-    "channels": (lambda v: is_whole(v, 1, MAX_SIDE), f"1 to {MAX_SIDE}"),
+    "channels": _SIDE,
     "high": (lambda v: is_whole(v, *INT32), "an int32"),
-    "input": (_is_name, "1 to 64 of A-Z a-z 0-9 _ . -"),
-    "inputs": (lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_name, v)), "two names"),
-    "kind": (lambda v: isinstance(v, str) and v in POOLS, f"one of {', '.join(POOLS)}"),
+    "kind": (lambda v: is_whole(v, 0, len(POOLS) - 1), f"0 to {len(POOLS) - 1}"),
     "low": (lambda v: is_whole(v, *INT32), "an int32"),
     "multiplier": (lambda v: v is None or is_whole(v, *INT16), "an int16, or null for one per channel"),
-    "name": (_is_name, "1 to 64 of A-Z a-z 0-9 _ . -"),
     "offset": (lambda v: v is None or is_whole(v, *INT32), "an int32, or null for one per channel"),
-    "padding": (lambda v: are_whole(v, 4, 0, MAX_SIDE), f"4 of 0 to {MAX_SIDE}"),
-    "shape": (
-        lambda v: are_whole(v, 4, 1, MAX_SIDE) and math.prod(v) <= MAX_VALUES,
-        f"[out, F, F, in] of 1 to {MAX_SIDE} each, at most {MAX_VALUES} weights",
-    ),
+    "out": _SIDE,
     "shift": (lambda v: is_whole(v, 0, MAX_SHIFT), f"0 to {MAX_SHIFT}"),
     "stride": (lambda v: is_whole(v, 1, 2), "1 or 2"),
     "weight_bits": (lambda v: is_whole(v, 1, 1) or is_whole(v, 8, 8), "1 or 8"),
+    "window": _SIDE,
     "zero": (lambda v: v is None or is_whole(v, 0, MAX_CODE), f"0 to {MAX_CODE}, or null"),
+    **dict.fromkeys(_PADDING, _BORDER),
 }
 
 
-def _check_node(index: int, node: object) -> None:
-    where = f"node {index}"
-    op = node.get("op") if isinstance(node, dict) else None
-    if not (isinstance(op, str) and op in OPS):
-        got = f"op {shown(op)}" if isinstance(node, dict) else shown(node)
-        raise ModelError(f"{where}: {got}, expected an object whose op is one of {', '.join(OPS)}")
-    if _is_name(node.get("name")):
-        where = f"{op} {node['name']!r}"
-    keys = KEYS[OPS[op]]
-    check_keys(where, node, ("op", *keys))
-    for key in keys:
-        holds, expected = _RULES[key]
-        if not holds(node[key]):
-            raise ModelError(f"{where}: {key} {shown(node[key])}, expected {expected}")
+def _check_node(number: int, node: object) -> None:
+    if not (isinstance(node, list) and node and is_whole(node[0], 0, len(OPS) - 1)):
+        got = f"op {shown(node[0])}" if isinstance(node, list) and node else shown(node)
+        raise ModelError(f"node {number}: {got}, expected a list whose first number, the op, is 0 to {len(OPS) - 1}")
+    kind = OPS[node[0]]
+    where, fields = name_of(kind, number), FIELDS[kind]
+    if len(node) != 1 + len(fields):
+        raise ModelError(f"{where}: {len(node)} numbers, expected {1 + len(fields)}: op, {', '.join(fields)}")
+    for field, value in zip(fields, node[1:], strict=True):
+        if field in ("input", "other"):
+            holds, expected = is_whole(value, 0, number - 1), f"0 to {number - 1}: the pixels or a node before it"
+        else:
+            holds, expected = _RULES[field][0](value), _RULES[field][1]
+        if not holds:
+            raise ModelError(f"{where}: {field} {shown(value)}, expected {expected}")

@@ -1,14 +1,15 @@
 """The .bwn file: an integer network at one bit per weight, read as if its author were an enemy (docs/file-format.md).
 
-A safetensors container (container.py) holds a description of the graph, JSON, and its arrays:
+A safetensors container (container.py) holds a description of the graph, JSON, and at most four arrays:
 
-    <node>.offset       int32 (C,)           of a requantise that has one per channel
-    <node>.multiplier   int16 (C,)           of a requantise that has one per channel
-    <node>.weight       uint8 (ceil(n/8),)   of a conv with one-bit weights, n = O * F * F * C
-                        int8 (O, F, F, C)    of a conv with eight-bit weights
+    offsets       int32   of each requantise that has one per channel
+    multipliers   int16   of each requantise that has one per channel
+    weights       int8    of each conv with eight-bit weights, each (O, F, F, C)
+    bits          uint8   of each conv with one-bit weights, ceil(O * F * F * C / 8) bytes
 
-in this order, each sort in the order of the nodes. Bit k of a conv's weights is bit k % 8 (least significant first) of
-byte k // 8, with k = ((o * F + y) * F + x) * C + c; 1 is +1 and 0 is -1; the last byte's unused bits are 0.
+in this order, each in the order of the nodes, absent where it would be empty. Bit k of a conv's weights is bit k % 8
+(least significant first) of byte k // 8, with k = ((o * F + y) * F + x) * C + c; 1 is +1 and 0 is -1; the last byte's
+unused bits are 0. Nodes have no names in the file: the reader calls them conv1, requantise2, ...
 
 Equal networks give equal bytes. The writer hands its bytes to the reader before it lets them out, so there is one list
 of rules: the reader's.
@@ -17,7 +18,7 @@ of rules: the reader's.
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -26,8 +27,8 @@ import numpy as np
 from bitwren.atomic import write_atomic
 from bitwren.errors import ModelError
 from bitwren.network.container import CRC_AT, MAX_FILE, START, Entry, decode_container, encode_container
-from bitwren.network.description import KEYS, MAX_SIDE, MAX_VALUES, OPS, VERSION, check_description
-from bitwren.network.graph import Add, Conv, Network, Node, Pool, Requantise, Sum
+from bitwren.network.description import MAX_VALUES, OPS, VERSION, check_description, name_of
+from bitwren.network.graph import PIXELS, POOLS, Add, Conv, Network, Node, Pool, Requantise, Sum
 from bitwren.network.strict_json import parse_object, shown
 
 # ------------------------------------------------------------------ writing
@@ -48,7 +49,7 @@ def write_bwn(path: str | PathLike, network: Network) -> None:
 def encode(network: Network) -> bytes:
     """Return the file's bytes, the same for equal networks.
 
-    Raises ModelError for what read_bwn would refuse: odd names, `about` that is no JSON, a limit passed.
+    Raises ModelError for what read_bwn would refuse: odd class names, `about` that is no JSON, a limit passed.
     """
     description = {
         "about": dict(network.about),
@@ -60,7 +61,7 @@ def encode(network: Network) -> bytes:
             "zero": network.zero.tolist(),
         },
         "logit_scale": network.logit_scale,
-        "nodes": [_described(node) for node in network.nodes],
+        "nodes": _described(network.nodes),
         "version": VERSION,
     }
     try:
@@ -72,27 +73,38 @@ def encode(network: Network) -> bytes:
     return content
 
 
-def _described(node: Node) -> dict:
-    """Return a node's object: its fields by name, the weights' shape for the weights, null for what is a tensor."""
-    values = {"op": type(node).__name__.lower()}
-    for key in KEYS[type(node)]:
-        value = node.weights.shape if key == "shape" else getattr(node, key)
-        if isinstance(value, np.ndarray):
-            value = int(value[0]) if value.size == 1 else None
-        values[key] = value
-    return values
-
-
-def _tensors(nodes: Iterable[Node]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield name and array of every tensor in the order of the file."""
-    for field in ("offset", "multiplier"):
-        for node in nodes:
-            if isinstance(node, Requantise) and getattr(node, field).size > 1:
-                yield f"{node.name}.{field}", getattr(node, field)
+def _described(nodes: tuple[Node, ...]) -> list[list[int | None]]:
+    """Return the numbers of each node: its op, what it reads, its fields, null for what is a tensor."""
+    numbers = {PIXELS: 0, **{node.name: number for number, node in enumerate(nodes, 1)}}
+    rows: list[list[int | None]] = []
     for node in nodes:
-        if isinstance(node, Conv):
-            packed = np.packbits(node.weights.ravel() > 0, bitorder="little") if node.weight_bits == 1 else node.weights
-            yield f"{node.name}.weight", packed
+        match node:
+            case Conv():
+                out, window = node.weights.shape[:2]
+                row = [numbers[node.input], out, window, node.weight_bits, node.stride, *node.padding]
+            case Requantise():
+                constants = [int(a[0]) if a.size == 1 else None for a in (node.multiplier, node.offset)]
+                row = [numbers[node.input], *constants, node.shift, node.low, node.high, node.zero]
+            case Add():
+                row = [numbers[name] for name in node.inputs]
+            case Pool():
+                row = [numbers[node.input], POOLS.index(node.kind), node.channels, *node.padding]
+            case Sum():
+                row = [numbers[node.input]]
+        rows.append([OPS.index(type(node)), *row])
+    return rows
+
+
+def _tensors(nodes: tuple[Node, ...]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and array of every tensor in the order of the file."""
+    scales, convs = [n for n in nodes if isinstance(n, Requantise)], [n for n in nodes if isinstance(n, Conv)]
+    parts = {
+        "offsets": [n.offset for n in scales if n.offset.size > 1],
+        "multipliers": [n.multiplier for n in scales if n.multiplier.size > 1],
+        "weights": [n.weights.ravel() for n in convs if n.weight_bits == 8],
+        "bits": [np.packbits(n.weights.ravel() > 0, bitorder="little") for n in convs if n.weight_bits == 1],
+    }
+    yield from ((name, np.concatenate(arrays)) for name, arrays in parts.items() if arrays)
 
 
 # ------------------------------------------------------------------ reading
@@ -129,14 +141,15 @@ def _decoded(data: memoryview) -> Network:
     text, entries = decode_container(data)
     description = parse_object(text, "network")
     check_description(description)
-    pixels, nodes = description["input"], description["nodes"]
-    _check_names(entries, list(_tensor_names(nodes)))
+    pixels = description["input"]
+    wanted = _wanted(pixels["channels"], description["nodes"])
+    _check_entries(entries, wanted)
     network = Network(
         channels=pixels["channels"],
         height=pixels["height"],
         width=pixels["width"],
         zero=np.array(pixels["zero"], np.int64),
-        nodes=tuple(_BUILDERS[OPS[node["op"]]](node, entries) for node in nodes),
+        nodes=tuple(_built(description["nodes"], wanted, entries)),
         classes=tuple(description["classes"]),
         logit_scale=description["logit_scale"],
         about=description["about"],
@@ -147,72 +160,84 @@ def _decoded(data: memoryview) -> Network:
     return network
 
 
-def _tensor_names(nodes: list[dict]) -> Iterator[str]:
-    """Yield the names of the tensors that the nodes' objects call for, in the order of the file."""
-    for field in ("offset", "multiplier"):
-        yield from (f"{n['name']}.{field}" for n in nodes if n["op"] == "requantise" and n[field] is None)
-    yield from (f"{n['name']}.weight" for n in nodes if n["op"] == "conv")
+_DTYPES = {"offsets": "I32", "multipliers": "I16", "weights": "I8", "bits": "U8"}  # in the order of the file
+_LITTLE_ENDIAN = {"offsets": "<i4", "multipliers": "<i2", "weights": "i1", "bits": "u1"}
 
 
-def _check_names(entries: Mapping[str, Entry], expected: list[str]) -> None:
-    if list(entries) == expected:
-        return
-    known = set(expected)
-    for name in expected:
-        if name not in entries:
-            raise ModelError(f"tensor {name!r} is missing")
-    for name in entries:
-        if name not in known:
-            raise ModelError(f"tensor {shown(name)} belongs to no node")
-    got, wanted = next(pair for pair in zip(entries, expected, strict=True) if pair[0] != pair[1])
-    raise ModelError(f"tensor {got!r} stands where {wanted!r} is expected")
+def _wanted(channels: int, rows: list[list]) -> list[dict[str, tuple[int, ...]]]:
+    """Return the shape of each array of each node, by the tensor that holds it.
+
+    channels: of the pixels; those of a node follow from the nodes before it. Raises ModelError for too many weights,
+    and for a tensor that would hold the constant of the only channel.
+    """
+    known, wanted = [channels], []
+    for number, (op, first, *row) in enumerate(rows, 1):
+        kind, given, parts = OPS[op], known[first], {}
+        if kind is Conv:
+            shape = (row[0], row[1], row[1], given)
+            if math.prod(shape) > MAX_VALUES:
+                raise ModelError(f"{name_of(kind, number)}: {math.prod(shape)} weights, expected at most {MAX_VALUES}")
+            parts["weights" if row[2] == 8 else "bits"] = shape
+        elif kind is Requantise:
+            constants = {"multipliers": row[0], "offsets": row[1]}
+            parts = {part: (given,) for part, constant in constants.items() if constant is None}
+            if parts and given == 1:
+                raise ModelError(f"{name_of(kind, number)}: null for one channel, expected its number")
+        known.append(row[0] if kind is Conv else row[1] if kind is Pool else given)
+        wanted.append(parts)
+    return wanted
 
 
-def _conv(node: dict, entries: Mapping[str, Entry]) -> Conv:
+def _stored(part: str, shape: tuple[int, ...]) -> int:
+    """Return how many values of a tensor an array of this shape takes."""
+    return -(-math.prod(shape) // 8) if part == "bits" else math.prod(shape)
+
+
+def _check_entries(entries: Mapping[str, Entry], wanted: list[dict[str, tuple[int, ...]]]) -> None:
+    sizes = {part: sum(_stored(part, parts[part]) for parts in wanted if part in parts) for part in _DTYPES}
+    expected = {part: (_DTYPES[part], (size,)) for part, size in sizes.items() if size}
+    if list(entries) != list(expected):
+        first = ", ".join(map(shown, list(entries)[:5])) + (", ..." if len(entries) > 5 else "")
+        raise ModelError(f"tensors {first or 'missing'}, expected {', '.join(expected) or 'none'} in this order")
+    for part, (dtype, shape) in expected.items():
+        if entries[part][:2] != (dtype, shape):
+            got = f"{entries[part].dtype} {list(entries[part].shape)}"
+            raise ModelError(f"tensor {part!r}: {got}, expected {dtype} {list(shape)} for the nodes")
+
+
+def _built(rows: list[list], wanted: list[dict[str, tuple[int, ...]]], entries: Mapping[str, Entry]) -> Iterator[Node]:
+    """Yield the nodes; weights are unpacked one conv at a time."""
+    content = {part: np.frombuffer(entry.content, _LITTLE_ENDIAN[part]) for part, entry in entries.items()}
+    names, at = [PIXELS], dict.fromkeys(content, 0)
+    for number, ((op, first, *row), shapes) in enumerate(zip(rows, wanted, strict=True), 1):
+        arrays, kind = {}, OPS[op]
+        name, x = name_of(kind, number), names[first]
+        for part, shape in shapes.items():
+            start, at[part] = at[part], at[part] + _stored(part, shape)
+            arrays[part] = content[part][start : at[part]]
+        if kind is Conv:
+            ((part, shape),) = shapes.items()
+            one_bit = part == "bits"
+            weights = _unpacked(name, arrays[part], math.prod(shape)) if one_bit else arrays[part].copy()
+            yield Conv(name, x, weights.reshape(shape), row[2], row[3], tuple(row[4:]))
+        elif kind is Requantise:
+            multiplier = arrays["multipliers"] if row[0] is None else np.array([row[0]])
+            offset = arrays["offsets"] if row[1] is None else np.array([row[1]])
+            yield Requantise(name, x, multiplier.astype(np.int16), offset.astype(np.int32), *row[2:])
+        elif kind is Add:
+            yield Add(name, (x, names[row[0]]))
+        elif kind is Pool:
+            yield Pool(name, x, POOLS[row[0]], tuple(row[2:]), row[1])
+        else:
+            yield Sum(name, x)
+        names.append(name)
+
+
+def _unpacked(name: str, packed: np.ndarray, count: int) -> np.ndarray:
     """The only place where memory is taken for more than the file holds: eight times a conv's packed weights."""
-    where, entry, shape = f"conv {node['name']!r}", entries[f"{node['name']}.weight"], tuple(node["shape"])
-    count, one_bit = math.prod(shape), node["weight_bits"] == 1
-    expected = ("U8", (-(-count // 8),)) if one_bit else ("I8", shape)
-    if (entry.dtype, entry.shape) != expected:
-        raise ModelError(
-            f"{where}: weight tensor {entry.dtype} {list(entry.shape)}, expected {expected[0]} {list(expected[1])} "
-            f"for {count} weights of {node['weight_bits']} bit"
-        )
-    if one_bit:
-        packed = np.frombuffer(entry.content, np.uint8)
-        if count % 8 and packed[-1] >> count % 8:
-            raise ModelError(f"{where}: last weight byte is {packed[-1]:#04x}, expected 0 in all but {count % 8} bits")
-        weights = np.unpackbits(packed, count=count, bitorder="little").view(np.int8)
-        weights *= 2  # in place: 0 and 1 to -1 and +1
-        weights -= 1
-    else:
-        weights = np.frombuffer(entry.content, np.int8).copy()
-    return Conv(
-        node["name"], node["input"], weights.reshape(shape), node["weight_bits"], node["stride"], tuple(node["padding"])
-    )
-
-
-def _requantise(node: dict, entries: Mapping[str, Entry]) -> Requantise:
-    constants = {}
-    for field, kind, dtype in (("multiplier", "I16", np.int16), ("offset", "I32", np.int32)):
-        if node[field] is not None:
-            constants[field] = np.array([node[field]], dtype)
-            continue
-        entry = entries[f"{node['name']}.{field}"]
-        if entry.dtype != kind or len(entry.shape) != 1 or not 2 <= entry.shape[0] <= MAX_SIDE:
-            raise ModelError(
-                f"requantise {node['name']!r}: {field} tensor {entry.dtype} {list(entry.shape)}, expected {kind} of 2 "
-                f"to {MAX_SIDE} channels (a single value stands in the description)"
-            )
-        constants[field] = np.frombuffer(entry.content, np.dtype(dtype).newbyteorder("<")).astype(dtype)
-    rest = {key: node[key] for key in KEYS[Requantise] if key not in constants}
-    return Requantise(**rest, **constants)
-
-
-_BUILDERS: dict[type[Node], Callable[[dict, Mapping[str, Entry]], Node]] = {
-    Conv: _conv,
-    Requantise: _requantise,
-    Add: lambda node, _: Add(node["name"], tuple(node["inputs"])),
-    Pool: lambda node, _: Pool(node["name"], node["input"], node["kind"], tuple(node["padding"]), node["channels"]),
-    Sum: lambda node, _: Sum(node["name"], node["input"]),
-}
+    if count % 8 and packed[-1] >> count % 8:
+        raise ModelError(f"{name}: last weight byte is {packed[-1]:#04x}, expected 0 in all but {count % 8} bits")
+    weights = np.unpackbits(packed, count=count, bitorder="little").view(np.int8)
+    weights *= 2  # in place: 0 and 1 to -1 and +1
+    weights -= 1
+    return weights

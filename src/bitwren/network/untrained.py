@@ -18,5 +18,5 @@ def untrained(recipe: Recipe, channels: int, classes: int, size: tuple[int, int]
     """
     images = np.random.default_rng(recipe.train.seed).integers(0, 256, (PICTURES, channels, *size), dtype=np.uint8)
     names = tuple(f"class {k}" for k in range(classes))
-    about = {"recipe": recipe.name, "settings": recipe.tables()}
+    about = {"recipe": recipe.name, "settings": recipe.changed()}
     return convert(build_network(recipe, channels, classes), images, names, about=about)

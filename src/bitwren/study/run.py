@@ -123,7 +123,7 @@ def _epoch_seconds(folder: Path) -> float:
 def _convert(run: Run, loaded: Loaded, task: Task) -> tuple[Model | None, str | None]:
     """Return the integer network ready to run, or None and why there is none."""
     chosen = calibration_pictures(loaded.training, CALIBRATION_PICTURES)
-    about = {"study": task.study, "run": task.run.id, "settings": run.recipe.tables()}
+    about = {"study": task.study, "run": task.run.id, "settings": run.recipe.changed()}
     try:
         network = convert(run.network(), chosen.images, run.classes, about=about)
         write_bwn(task.folder / MODEL, network)
