@@ -5,6 +5,7 @@ from bitwren.deploy.generate_c.constants import Field
 from bitwren.deploy.generate_c.emit_plain import one_or_each
 from bitwren.deploy.generate_c.forms import Form as RequantiseForm
 from bitwren.deploy.generate_c.forms import form_of
+from bitwren.deploy.generate_c.lookup import centres_of
 from bitwren.deploy.generate_c.plan import Form
 from bitwren.deploy.generate_c.program import NAME, Code, Program
 from bitwren.deploy.generate_c.sink import Sink
@@ -87,9 +88,11 @@ class Convolving:
 
     def constants(self) -> list[Field]:
         """Return the weights, the zero points and the constants of the requantises."""
-        step, fields = self.step, []
+        step, fields, known = self.step, [], self.program.network.tensors
         for i, (v, conv) in enumerate(zip(self.form.lookups, step.convs, strict=True), 1):
             fields.append(Field(f"uint{v.unit or 8}_t", f"weights{i}", v.packed(conv.weights)))
+            if v.last_words:
+                fields.append(Field("int8_t", f"centres{i}", centres_of(conv, known[conv.input])))
         fields.append(Field("uint32_t" if isinstance(self.zero, int) else "uint8_t", "zero", self.zero))
         for form, name in ((self.source, "source"), (self.middle, "middle"), *self.sink.forms):
             fields += form.fields(name) if form else []

@@ -1,7 +1,7 @@
 """What the templates ask about one convolution of a step: columns of a tile, rows of sums, conditions."""
 
 from bitwren.deploy.generate_c.kernels import sum_type
-from bitwren.deploy.generate_c.lookup import Lookup
+from bitwren.deploy.generate_c.lookup import CENTRE, Lookup
 
 
 class Stage:
@@ -68,6 +68,19 @@ class Stage:
         if self.v.wide:
             return f"sums[j + {self.g.tile}]"
         return "high_lane(pair) + high_lane(more)" if self.v.last_words else "high_lane(pair)"
+
+    @property
+    def each(self) -> list[str]:
+        """The statements at the start of a filter's turn: what its split sums lie around, in both lanes."""
+        if not self.v.last_words:
+            return []
+        moved = f"(uint32_t)k->centres{self.i}[o] << {CENTRE.bit_length() - 1}"
+        return [f"const uint32_t centre = {moved};", "const uint32_t centres = centre + (centre << 16);"]
+
+    @property
+    def pair(self) -> str:
+        """C of the word of sums j."""
+        return "sums[j] - centres" if self.v.last_words else "sums[j]"
 
     # ------------------------------------------------------------ rows
 
