@@ -90,7 +90,8 @@ class Convolving:
         """Return the weights, the zero points and the constants of the requantises."""
         step, fields, known = self.step, [], self.program.network.tensors
         for i, (v, conv) in enumerate(zip(self.form.lookups, step.convs, strict=True), 1):
-            fields.append(Field(f"uint{v.unit or 8}_t", f"weights{i}", v.packed(conv.weights)))
+            unit = kernels.unit(self.program, v)
+            fields.append(Field(f"uint{unit}_t", f"weights{i}", v.packed(conv.weights, unit)))
             if v.last_words:
                 fields.append(Field("int8_t", f"centres{i}", centres_of(conv, known[conv.input])))
         fields.append(Field("uint32_t" if isinstance(self.zero, int) else "uint8_t", "zero", self.zero))

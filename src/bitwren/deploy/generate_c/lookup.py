@@ -109,13 +109,12 @@ class Lookup:
         return 0
 
     @property
-    def segment_units(self) -> int:
-        """Units, or bytes, of the weights for one row of the window, all filters, one block."""
-        bits = self.geometry.filters * self.geometry.window * self.block
-        return bits // self.unit if self.unit else -(-bits // 8)
+    def segment_bytes(self) -> int:
+        """Bytes of the weights for one row of the window, all filters, one block."""
+        return -(-self.geometry.filters * self.geometry.window * self.block // 8)
 
-    def packed(self, weights: np.ndarray) -> np.ndarray:
-        """Return the weights (O, F, F, C) as the units that the decoder reads; in flash, one bit for each weight.
+    def packed(self, weights: np.ndarray, unit: int) -> np.ndarray:
+        """Return the weights (O, F, F, C) as numbers of `unit` bits; in flash, one bit for each weight.
 
         Order: block, row of the window, filter, column of the window, channel of the block; 1 is +1. Each row of the
         window of a block begins with a new byte.
@@ -126,7 +125,7 @@ class Lookup:
         bits = bits.reshape(out, window, window, self.blocks, self.block).transpose(3, 1, 0, 2, 4)
         segments = bits.reshape(self.blocks * window, -1)
         octets = np.packbits(segments, axis=1, bitorder="little").ravel()
-        return octets.view({32: "<u4", 16: "<u2"}.get(self.unit, "u1"))
+        return octets.view(f"<u{unit // 8}")
 
 
 def partition(channels: int, parts: int) -> tuple[int, ...]:
