@@ -32,7 +32,7 @@ def _shared(program: Program, kind: str, v: Lookup) -> Kernel:
 
 def table(program: Program, v: Lookup) -> Kernel:
     """Add the function that makes the tables of a block and a tile."""
-    if program.compact:
+    if program.compact and min(v.groups) > 1:  # it makes two entries at a time
         return _shared(program, "tables", v)
     columns, groups = v.geometry.table_columns, v.groups
     count = len(groups)
