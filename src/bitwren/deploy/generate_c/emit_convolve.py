@@ -66,6 +66,7 @@ class Convolving:
             runs=g.sources,
             value=lambda x: source.value("source", x) if source else f"(int32_t){x}",
             uses_k=uses_k,
+            after=after,
         )
 
     def finish(self, stage: Stage, sink: Sink, out: str, target: str) -> str:
@@ -114,6 +115,11 @@ class Convolving:
 def uses_k(lines: list[str]) -> bool:
     """Return whether statements read the step's constants."""
     return any("k->" in line for line in lines)
+
+
+def after(distance: int, suffix: str = "") -> str:
+    """Return what stands behind a place in C for one so many further on."""
+    return f" + {distance}{suffix}" if distance else ""
 
 
 def _zero_lines(runs: list[tuple], zero: str) -> list[str]:
@@ -169,6 +175,7 @@ class _Rotating(Convolving):
             adds=[kernels.add(self.program, stage.v) for stage in stages],
             decodes=[kernels.decode(self.program, s.v, s.v.blocks * s.v.geometry.window) for s in stages],
             advance=[advance] if len(stages) == 1 else [following, advance],
+            after=after,
             reversed=lambda items: list(reversed(items)),
         )
         return Code("convolve", text, fields)
