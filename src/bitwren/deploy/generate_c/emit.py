@@ -40,7 +40,7 @@ class Written:
 
 def write_steps(network: Network, plan: Plan) -> Written:
     """Return the steps of a plan in C."""
-    program = Program(network)
+    program = Program(network, plan.compact)
     constants, calls, names = [], [], []
     total = 0
     for k, (form, scratch) in enumerate(zip(plan.forms, plan.scratch, strict=True)):
@@ -56,7 +56,7 @@ def write_steps(network: Network, plan: Plan) -> Written:
         total += sum(field.bytes for field in code.fields)
         if not by_rows:
             calls.append((names[-1], f"step_{k + 1}"))
-    return Written(program, tuple(names), tuple(constants), tuple(calls), total)
+    return Written(program, tuple(names), tuple(constants), tuple(calls), total + program.constant_bytes)
 
 
 def c_files(network: Network, plan: Plan, command: str, version: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from bitwren.deploy.generate_c.constants import Field
 from bitwren.deploy.generate_c.emit_plain import one_or_each
 from bitwren.deploy.generate_c.forms import Form as RequantiseForm
 from bitwren.deploy.generate_c.forms import form_of
+from bitwren.deploy.generate_c.lookup import centres_of
 from bitwren.deploy.generate_c.plan import Form
 from bitwren.deploy.generate_c.program import NAME, Code, Program
 from bitwren.deploy.generate_c.sink import Sink
@@ -65,6 +66,7 @@ class Convolving:
             runs=g.sources,
             value=lambda x: source.value("source", x) if source else f"(int32_t){x}",
             uses_k=uses_k,
+            after=after,
         )
 
     def finish(self, stage: Stage, sink: Sink, out: str, target: str) -> str:
@@ -87,9 +89,12 @@ class Convolving:
 
     def constants(self) -> list[Field]:
         """Return the weights, the zero points and the constants of the requantises."""
-        step, fields = self.step, []
+        step, fields, known = self.step, [], self.program.network.tensors
         for i, (v, conv) in enumerate(zip(self.form.lookups, step.convs, strict=True), 1):
-            fields.append(Field(f"uint{v.unit or 8}_t", f"weights{i}", v.packed(conv.weights)))
+            unit = kernels.unit(self.program, v)
+            fields.append(Field(f"uint{unit}_t", f"weights{i}", v.packed(conv.weights, unit)))
+            if v.last_words:
+                fields.append(Field("int8_t", f"centres{i}", centres_of(conv, known[conv.input])))
         fields.append(Field("uint32_t" if isinstance(self.zero, int) else "uint8_t", "zero", self.zero))
         for form, name in ((self.source, "source"), (self.middle, "middle"), *self.sink.forms):
             fields += form.fields(name) if form else []
@@ -110,6 +115,11 @@ class Convolving:
 def uses_k(lines: list[str]) -> bool:
     """Return whether statements read the step's constants."""
     return any("k->" in line for line in lines)
+
+
+def after(distance: int, suffix: str = "") -> str:
+    """Return what stands behind a place in C for one so many further on."""
+    return f" + {distance}{suffix}" if distance else ""
 
 
 def _zero_lines(runs: list[tuple], zero: str) -> list[str]:
@@ -165,6 +175,7 @@ class _Rotating(Convolving):
             adds=[kernels.add(self.program, stage.v) for stage in stages],
             decodes=[kernels.decode(self.program, s.v, s.v.blocks * s.v.geometry.window) for s in stages],
             advance=[advance] if len(stages) == 1 else [following, advance],
+            after=after,
             reversed=lambda items: list(reversed(items)),
         )
         return Code("convolve", text, fields)

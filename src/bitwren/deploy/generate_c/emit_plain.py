@@ -91,7 +91,7 @@ def _multiply(program: Program, step: Step):
         before=[line for form, name in sink.forms for line in form.before(name)],
         each=[line for form, name in sink.forms for line in form.each(name, "o")],
         value=lambda total, other: sink.value(
-            total, f"(o < {step.other.channels}u ? (int32_t){other} : 0)" if padded else f"(int32_t){other}"
+            total, f"((o < {step.other.channels}u) ? (int32_t){other} : 0)" if padded else f"(int32_t){other}"
         ),
     )
     return "multiply", "multiply.c.in", fields, values

@@ -42,7 +42,8 @@ class _Windowed(Convolving):
         texts.append(self.finish(stages[-1], self.sink, "out", "the result's row"))
         for stage in stages:
             v = stage.v
-            stage.unit_type, stage.units = f"uint{v.unit or 8}_t", v.segment_units
+            unit = kernels.unit(self.program, v)
+            stage.unit_type, stage.units = f"uint{unit}_t", v.segment_bytes * 8 // unit
             stage.table = kernels.table(self.program, dataclasses.replace(v, blocks=1))
             stage.add = kernels.add(self.program, v)
             stage.decode = kernels.decode(self.program, v, 1)

@@ -9,7 +9,8 @@ multiply-accumulates: two pixels of a word, g channels.
 Sums are kept modulo 2^16 in each lane of a word; they are exact if what is read in the end fits int16:
 
     lanes   the sums over the whole window do
-    split   the sums over its last row do, and those over the rows before it: the last row's are kept apart
+    split   the sums over its last row do, and those over the rows before it: the last row's are kept apart; both may
+            lie round a centre of their filter's (`centres_of`), with which they do
     wide    the sums over one row of the window and a block of channels do, and are added to int32 sums
 """
 
@@ -27,6 +28,7 @@ LARGEST_GROUP, SMALLEST_GROUP = 8, 4  # where there are that many channels
 LARGEST_BLOCK = 64
 LARGEST_TABLE = 1 << 16  # bytes: an entry's place is 16 bits
 LARGEST_WINDOW = 7
+CENTRE = 256  # centres are kept in 8 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,13 +109,12 @@ class Lookup:
         return 0
 
     @property
-    def segment_units(self) -> int:
-        """Units, or bytes, of the weights for one row of the window, all filters, one block."""
-        bits = self.geometry.filters * self.geometry.window * self.block
-        return bits // self.unit if self.unit else -(-bits // 8)
+    def segment_bytes(self) -> int:
+        """Bytes of the weights for one row of the window, all filters, one block."""
+        return -(-self.geometry.filters * self.geometry.window * self.block // 8)
 
-    def packed(self, weights: np.ndarray) -> np.ndarray:
-        """Return the weights (O, F, F, C) as the units that the decoder reads; in flash, one bit for each weight.
+    def packed(self, weights: np.ndarray, unit: int) -> np.ndarray:
+        """Return the weights (O, F, F, C) as numbers of `unit` bits; in flash, one bit for each weight.
 
         Order: block, row of the window, filter, column of the window, channel of the block; 1 is +1. Each row of the
         window of a block begins with a new byte.
@@ -124,7 +125,7 @@ class Lookup:
         bits = bits.reshape(out, window, window, self.blocks, self.block).transpose(3, 1, 0, 2, 4)
         segments = bits.reshape(self.blocks * window, -1)
         octets = np.packbits(segments, axis=1, bitorder="little").ravel()
-        return octets.view({32: "<u4", 16: "<u2"}.get(self.unit, "u1"))
+        return octets.view(f"<u{unit // 8}")
 
 
 def partition(channels: int, parts: int) -> tuple[int, ...]:
@@ -147,15 +148,14 @@ def groupings(channels: int) -> tuple[tuple[tuple[int, ...], int], ...]:
     return tuple(sorted(found))
 
 
-def reach(weights: np.ndarray, x: Tensor) -> np.ndarray:
-    """Return the largest magnitude of sums of weight * (code - zero), for each of the leading axes of the weights.
+def ends(weights: np.ndarray, x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return how far up, and how far down, sums of weight * (code - zero) reach, for each of the weights' leading axes.
 
-    weights: +-1 (..., C); x: the input's range and zero points (C,). Summed over the last axis only.
+    weights: +-1 (..., C); x: the input's range and zero points (C,). Summed over the last axis only; both at least 0.
     """
-    up, down = x.high - x.zero, x.zero - x.low  # both at least 0
-    most = np.where(weights > 0, up, down).sum(-1)
-    least = np.where(weights > 0, down, up).sum(-1)
-    return np.maximum(most, least)
+    zero = x.zero.astype(np.int64)
+    up, down = x.high - zero, zero - x.low
+    return np.where(weights > 0, up, down).sum(-1), np.where(weights > 0, down, up).sum(-1)
 
 
 def lookups(node: Conv, x: Tensor, geometries: Sequence[Geometry]) -> list[Lookup]:
@@ -183,17 +183,29 @@ def in_window(node: Conv, x: Tensor, lookup: Lookup) -> Lookup | None:
 
 def sums_of(node: Conv, x: Tensor) -> str:
     """Return how the sums of a convolution are kept: "lanes", "split" or "wide"."""
-    rows = reach(node.weights, x).sum(2)  # (O, F)
-    if rows.sum(1).max() <= INT16[1]:
+    if max(end.sum((1, 2)).max() for end in ends(node.weights, x)) <= INT16[1]:
         return "lanes"
-    apart = max(rows[:, :-1].sum(1).max(), rows[:, -1].max())
-    return "split" if apart <= INT16[1] and node.padding[0] < rows.shape[1] - 1 else "wide"
+    apart = node.padding[0] < node.weights.shape[1] - 1 and centres_of(node, x) is not None
+    return "split" if apart else "wide"
+
+
+def centres_of(node: Conv, x: Tensor) -> np.ndarray | None:
+    """Return what each filter's split sums lie around, int8 (O,), in units of CENTRE; None if there is no such number.
+
+    Less the centre, the sums over all rows of the window but the last fit int16; so do those over the last, plus it.
+    """
+    up, down = (end.sum(2) for end in ends(node.weights, x))  # (O, F)
+    least = np.maximum(up[:, :-1].sum(1) - INT16[1], down[:, -1] + INT16[0])
+    most = np.minimum(-INT16[0] - down[:, :-1].sum(1), INT16[1] - up[:, -1])
+    least, most = -(-least // CENTRE), most // CENTRE
+    centres = np.clip(0, least, most)
+    return centres.astype(np.int8) if (least <= most).all() and np.abs(centres).max() <= 127 else None
 
 
 def block_reach(node: Conv, x: Tensor, block: int) -> int:
     """Return what the sum over one row of the window and one block of channels can reach."""
-    up, down = x.high - x.zero, x.zero - x.low
     starts = np.arange(0, x.shape[0], block)
+    up, down = x.high - x.zero, x.zero - x.low
     most = np.add.reduceat(np.where(node.weights > 0, up, down), starts, axis=-1)  # (O, F, F, blocks)
     least = np.add.reduceat(up + down, starts) - most
-    return int(np.maximum(most, least).sum(2).max())
+    return int(max(most.sum(2).max(), least.sum(2).max()))

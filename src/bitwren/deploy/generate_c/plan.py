@@ -54,7 +54,8 @@ class Plan:
     """The forms of a network's steps, in the order in which they run, and where everything lies.
 
     tensors: place of each stored tensor. scratch: for each step, the place of each of its buffers. arena: bytes.
-    by_rows: whether the first step takes the picture row by row, so that the pixels are not stored.
+    by_rows: whether the first step takes the picture row by row, so that the pixels are not stored. compact: whether
+    the convolutions share functions where they can.
     """
 
     forms: tuple[Form, ...]
@@ -62,6 +63,7 @@ class Plan:
     scratch: tuple[dict[str, int], ...]
     arena: int
     by_rows: bool
+    compact: bool
 
     @property
     def instructions(self) -> float:
@@ -82,7 +84,7 @@ def plan(network: Network, optimise: str = "speed") -> Plan:
     if not results:
         raise ModelError("no plan: the tables of a convolution do not fit")
     limit, _, choices = OBJECTIVES[optimise](results)
-    return _placed(_alike(choices, limit), by_rows)
+    return _placed(_alike(choices, limit), by_rows, optimise == "size")
 
 
 def _alike(choices: list["_Choice"], limit: int) -> list[Form]:
@@ -253,7 +255,7 @@ def _tensor_buffers(steps: Sequence[Step], by_rows: bool) -> tuple[list[Buffer],
     return [*buffers, Buffer("state", ((0, 0, 0, STATE),))], owner
 
 
-def _placed(forms: list[Form], by_rows: bool) -> Plan:
+def _placed(forms: list[Form], by_rows: bool, compact: bool) -> Plan:
     steps = [form.step for form in forms]
     buffers, owner = _tensor_buffers(steps, by_rows)
     for k, form in enumerate(forms):
@@ -262,7 +264,7 @@ def _placed(forms: list[Form], by_rows: bool) -> Plan:
     scratch = [{name: places[f"{k}.{name}"] for name, _ in form.scratch} for k, form in enumerate(forms)]
     scratch[0]["state"] = places["state"]
     tensors = {name: places[buffer] + start for name, (buffer, start) in owner.items()}
-    return Plan(tuple(forms), tensors, tuple(scratch), top, by_rows)
+    return Plan(tuple(forms), tensors, tuple(scratch), top, by_rows, compact)
 
 
 # ------------------------------------------------------------------ pieces

@@ -23,16 +23,21 @@ class Code:
 class Program:
     """Kernels and functions of steps by their text; equal texts have one name."""
 
-    def __init__(self, network: Network):
-        self.network = network
+    def __init__(self, network: Network, compact: bool = False):
+        """compact: whether functions that can serve all convolutions do, for the least flash."""
+        self.network, self.compact = network, compact
+        self.constant_bytes = 0  # of the kernels
         self._names: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self.kernels: list[str] = []
         self.functions: list[str] = []
 
-    def kernel(self, kind: str, template: str, /, **values) -> str:
-        """Add a function from a template; return its name."""
-        return self._named(kind, render(template, name=NAME, **values), self.kernels)
+    def kernel(self, kind: str, template: str, /, bytes: int = 0, **values) -> str:
+        """Add a function, or constants of so many bytes, from a template; return its name."""
+        known = len(self._names)
+        name = self._named(kind, render(template, name=NAME, **values), self.kernels)
+        self.constant_bytes += bytes if len(self._names) > known else 0
+        return name
 
     def function(self, code: Code) -> str:
         """Add the functions of a step; return the name of the first and of its struct."""

@@ -54,10 +54,10 @@ class Sink:
     def pair(self, low: str, high: str, right: int) -> list[str]:
         """Return the statements that give both pixels of a word. low, high: C expressions of their sums."""
         ctype = self.step.writes.ctype
-        others = ["(int32_t)other[j]", f"(int32_t)other[j + {right}]"]
+        others = ["(int32_t)other[j]", f"(int32_t)other[j + {right}u]"]
         if not self.seldom_clamps:
             values = [self.value(total, other) for total, other in zip((low, high), others, strict=True)]
-            return [f"out[j] = ({ctype}){values[0]};", f"out[j + {right}] = ({ctype}){values[1]};"]
+            return [f"out[j] = ({ctype}){values[0]};", f"out[j + {right}u] = ({ctype}){values[1]};"]
         lines, leaving = [], []
         for side, total, other in zip(("left", "right"), (low, high), others, strict=True):
             lines.append(f"const int32_t {side} = {self.sink.free(self.name, total)};")
@@ -74,7 +74,7 @@ class Sink:
             *(f"    {clamp}" for clamp in clamps),
             "}",
             f"out[j] = ({ctype})left_sum;",
-            f"out[j + {right}] = ({ctype})right_sum;",
+            f"out[j + {right}u] = ({ctype})right_sum;",
         ]
 
 

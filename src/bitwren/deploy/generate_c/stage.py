@@ -1,7 +1,7 @@
 """What the templates ask about one convolution of a step: columns of a tile, rows of sums, conditions."""
 
 from bitwren.deploy.generate_c.kernels import sum_type
-from bitwren.deploy.generate_c.lookup import Lookup
+from bitwren.deploy.generate_c.lookup import CENTRE, Lookup
 
 
 class Stage:
@@ -34,7 +34,7 @@ class Stage:
         g = self.g
         if g.tiles == 1:
             return f"{g.lanes}u"
-        return f"x + {g.tile}u > {g.lanes}u ? {g.lanes}u - x : {g.tile}u" if g.lanes % g.tile else f"{g.tile}u"
+        return f"((x + {g.tile}u) > {g.lanes}u) ? ({g.lanes}u - x) : {g.tile}u" if g.lanes % g.tile else f"{g.tile}u"
 
     @property
     def highs(self) -> str:
@@ -43,7 +43,7 @@ class Stage:
         rest = g.columns - g.lanes  # columns of the right half
         if g.tiles == 1:
             return f"{rest}u"
-        return f"x + {g.tile}u > {rest}u ? {rest}u - x : {g.tile}u"
+        return f"((x + {g.tile}u) > {rest}u) ? ({rest}u - x) : {g.tile}u"
 
     @property
     def low_count(self) -> str:
@@ -66,8 +66,21 @@ class Stage:
     def high_sum(self) -> str:
         """C of the sum of right column j."""
         if self.v.wide:
-            return f"sums[j + {self.g.tile}]"
+            return f"sums[j + {self.g.tile}u]"
         return "high_lane(pair) + high_lane(more)" if self.v.last_words else "high_lane(pair)"
+
+    @property
+    def each(self) -> list[str]:
+        """The statements at the start of a filter's turn: what its split sums lie around, in both lanes."""
+        if not self.v.last_words:
+            return []
+        moved = f"(uint32_t)k->centres{self.i}[o] << {CENTRE.bit_length() - 1}"
+        return [f"const uint32_t centre = {moved};", "const uint32_t centres = centre + (centre << 16);"]
+
+    @property
+    def pair(self) -> str:
+        """C of the word of sums j."""
+        return "sums[j] - centres" if self.v.last_words else "sums[j]"
 
     # ------------------------------------------------------------ rows
 
@@ -79,8 +92,8 @@ class Stage:
         turn = f"s->turn{self.i}"
         ahead %= n
         if n == 2:
-            return f"{s} + ({turn} == {ahead}u ? 0u : {words}u)"
-        at = f"({turn} < {n - ahead}u ? {turn} + {ahead}u : {turn} - {n - ahead}u)" if ahead else turn
+            return f"{s} + (({turn} == {ahead}u) ? 0u : {words}u)"
+        at = f"(({turn} < {n - ahead}u) ? ({turn} + {ahead}u) : ({turn} - {n - ahead}u))" if ahead else turn
         return f"{s} + @NAME@_slots{self.i}[{at}]"
 
     @property
@@ -114,15 +127,15 @@ class Stage:
             return None
         parts = []
         if g.stride == 2 and g.height > 1:
-            parts.append(f"(y & 1u) == {met[0] % 2}u")
+            parts.append(f"((y & 1u) == {met[0] % 2}u)")
         if met[0] >= g.stride:
-            parts.append(f"y >= {met[0]}u")
+            parts.append(f"(y >= {met[0]}u)")
         elif met[0] and g.stride == 1:
-            parts.append("y != 0u")
+            parts.append("(y != 0u)")
         if met[-1] + g.stride < g.height:
-            parts.append(f"y <= {met[-1]}u")
+            parts.append(f"(y <= {met[-1]}u)")
         elif met[-1] + 1 < g.height and g.stride == 1:
-            parts.append(f"y != {g.height - 1}u")
+            parts.append(f"(y != {g.height - 1}u)")
         return " && ".join(parts)
 
     def starts(self, u: int):
@@ -136,12 +149,11 @@ class Stage:
             if fresh:
                 when = block
             elif u <= g.top and (g.top - u) % g.stride == 0:
-                when = f"y == 0u && {block}" if block else "y == 0u"
+                when = f"((y == 0u) && {block})" if block else "(y == 0u)"
             else:
                 return f"{at}, {per}"
             if not when:
                 return f"{none}, 0u"
-            when = f"({when})" if "&&" in when else when
             return f"{when} ? {none} : {at}, {when} ? 0u : {per}u"
 
         return arguments
