@@ -34,6 +34,7 @@ RUNS = [  # network, core, what is optimised, pictures: a number of random ones,
     *(("20-1", core, "speed", "lossless") for core in TRACED),
     *(("20-1", core, "speed", 10) for core in ("cortex-m0", "cortex-m3", "cortex-m7", "rv32imc", "rv64")),
     *(("20-1", core, "memory", 10) for core in ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "rv32ic")),
+    *(("20-1", core, "size", 10) for core in ("cortex-m0", "cortex-m3", "cortex-m4", "rv32ic")),
     ("20-4", "cortex-m7", "speed", 3),
     ("8-0.5", "cortex-m0", "memory", 100),
     ("8-0.5", "cortex-m0", "speed", 20),
@@ -87,7 +88,7 @@ def bars(runs: dict[tuple[str, str, str], dict]) -> list[dict]:
             bar(f"20-1 on {core}: instructions with --optimise memory, times those with speed", small / quick, 2.0)
     for key, run in runs.items():
         name = f"{key[0]} on {key[1]}, --optimise {key[2]}"
-        if key[0] == "20-1":
+        if key[0] == "20-1" and key[2] == "size":
             bar(f"{name}: bytes of flash, the network's", run["flash"]["network"], 48 * KIB)
         bar(f"{name}: bytes of stack, bound", run["stack"]["bound"], 512)
         bar(f"{name}: bytes of stack, measured", run["stack"]["measured"], 512)
