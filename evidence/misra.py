@@ -1,6 +1,6 @@
 """Count what cppcheck, with its MISRA addon and without, finds in the C that is generated for a network.
 
-    python evidence/misra.py results/networks/cifar10-20-1.bwn --out results/misra.json
+    python evidence/misra.py src/bitwren/zoo/cifar10-20-1.bwn --out results/misra.json
 
 Reasons for the rules that are found stand in docs/firmware.md.
 """
