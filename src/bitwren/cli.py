@@ -169,8 +169,8 @@ def _parser() -> argparse.ArgumentParser:
         _command("models", "verify"),
         "run a network on every machine there is and compare every value with the reference",
         """\
-        The pictures are extreme and random ones, and with --data the first of a data set's test
-        pictures too. Exit status 1 where any machine differs; one that is not installed is skipped.""",
+        The pictures are extreme and random ones, and with --data the first of a data set's test pictures too. Exit
+        status 1 where any machine differs; one that is not installed is skipped.""",
     )
     verify.add_argument("model", metavar="MODEL", type=Path, help=_BWN)
     verify.add_argument(
@@ -335,15 +335,12 @@ def _add_bench_model(subjects) -> None:
 
 def _with_subject(words: list[str]) -> list[str]:
     """Return the words with `bench FILE` written out as `bench model FILE`."""
+    if words[:1] != ["bench"] or len(words) == 1:
+        return words
     from bitwren.deploy.zoo import packaged_networks
 
-    if (
-        words[:1] == ["bench"]
-        and len(words) > 1
-        and (words[1].endswith(".bwn") or words[1] in packaged_networks() or _is_file(words[1]))
-    ):
-        return ["bench", "model", *words[1:]]
-    return words
+    named = words[1].endswith(".bwn") or words[1] in packaged_networks() or _is_file(words[1])
+    return ["bench", "model", *words[1:]] if named else words
 
 
 def _is_file(word: str) -> bool:
@@ -391,9 +388,9 @@ def _is_model(target: Path) -> bool:
 
 def _find_model(arguments) -> None:
     """Replace a name from the zoo by its file, in a command that has a MODEL. Raises UsageError."""
-    from bitwren.deploy.zoo import find_model
-
     if "model" in arguments:
+        from bitwren.deploy.zoo import find_model
+
         arguments.model = find_model(arguments.model)
 
 

@@ -100,6 +100,10 @@ class Files:
     size: tuple[int, int]  # height, width in pixels
     channels: int
 
+    def take(self, indices: np.ndarray) -> "Files":
+        """Return the pictures at these places, in this order. indices: integers (M,), 0 <= index < N."""
+        return dataclasses.replace(self, files=tuple(self.files[i] for i in indices), labels=self.labels[indices])
+
 
 class _CroppedFiles(Dataset):
     """Item (epoch, index) is the picture, randomly cropped by a generator of its own, and its label.

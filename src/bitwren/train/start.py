@@ -36,17 +36,17 @@ def _held_out(labels: np.ndarray, amount: float) -> tuple[np.ndarray, np.ndarray
     return stratified_split(labels, amount if amount < 1 else int(amount), SPLIT_SEED)
 
 
-def _split(labels: np.ndarray, options: DataOptions) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the indices of the training and of the validation pictures. Raises UsageError for more than there are."""
-    training, held = np.arange(len(labels)), None
+def _divided(pictures: Pictures | Files, options: DataOptions) -> tuple[Pictures | Files, Pictures | Files | None]:
+    """Return the pictures to learn from and those held out. Raises UsageError where there are not so many."""
+    validation = None
     if options.validation:
-        training, held = _held_out(labels, options.validation)
+        kept, held = _held_out(pictures.labels, options.validation)
+        pictures, validation = pictures.take(kept), pictures.take(held)
     if options.training is not None:
-        if options.training > len(training):
-            raise UsageError(f"data.training is {options.training}, expected at most {len(training)} pictures")
-        if options.training < len(training):
-            training = training[stratified_split(labels[training], options.training, SPLIT_SEED)[1]]
-    return training, held
+        if options.training > len(pictures.labels):
+            raise UsageError(f"data.training is {options.training}, expected at most {len(pictures.labels)} pictures")
+        pictures = pictures.take(stratified_split(pictures.labels, options.training, SPLIT_SEED)[1])
+    return pictures, validation
 
 
 def load(options: DataOptions, data_dir: Path | None, progress: bool = True) -> Loaded:
@@ -60,8 +60,7 @@ def load(options: DataOptions, data_dir: Path | None, progress: bool = True) -> 
     split: Split = load_dataset(
         options.name, data_dir, size=options.image_size, channels=options.channels, progress=progress
     )
-    kept, held = _split(split.train.labels, options)
-    training, validation = split.train.take(kept), None if held is None else split.train.take(held)
+    training, validation = _divided(split.train, options)
     channels, height, width = training.images.shape[1:]
     return Loaded(training, validation, split.test, training, training.classes, (height, width), channels)
 
@@ -71,12 +70,7 @@ def _load_files(options: DataOptions, listing) -> Loaded:
         raise UsageError("data.image_size is not set, expected height and width for pictures read from files")
     size, channels = options.image_size, options.channels or 3
     files = Files(tuple(listing.train_files), listing.train_labels, size, channels)
-    training, validation = (
-        None
-        if part is None
-        else dataclasses.replace(files, files=tuple(files.files[i] for i in part), labels=files.labels[part])
-        for part in _split(files.labels, options)
-    )
+    training, validation = _divided(files, options)
     chosen = np.random.default_rng(SPLIT_SEED).permutation(len(training.files))[:FIT_PICTURES]
     images = np.stack([read_picture(training.files[i], size, channels) for i in chosen])
     fit = Pictures(images, training.labels[chosen], listing.classes)
