@@ -59,3 +59,12 @@ def test_split_sums_at_their_ends(tmp_path, optimise, zero, joined):
     assert any(len(form.step.convs) == 2 for form in plan(network, optimise).forms) == joined
     generated = Generated(generate(network, optimise=optimise), tmp_path, "gcc", ("-O1",))
     assert np.array_equal(generated.run(pixels), reference.run(network, pixels))
+
+
+@pytest.mark.parametrize(("optimise", "count"), [("speed", "about"), ("memory", "about"), ("size", "more than")])
+def test_an_estimate_says_where_it_leaves_something_out(optimise, count):
+    """The planner counts instructions of functions made for one shape each; shared ones take more."""
+    files = generate(wide_resnet(8, 0.5, size=8), optimise=optimise)
+    lines = b"\n".join(files.values()).decode().splitlines()
+    told = [line for line in lines if "(Cortex-M4, estimated)" in line]
+    assert len(told) > 3 and all(f" {count} " in line for line in told)

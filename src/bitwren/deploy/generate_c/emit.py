@@ -52,7 +52,7 @@ def write_steps(network: Network, plan: Plan) -> Written:
         else:
             code = plain(program, form.step, plan.tensors, scratch)
         names.append(program.function(code))
-        constants.append(_instance(f"step_{k + 1}", names[-1], form, code.fields, plan.tensors))
+        constants.append(_instance(f"step_{k + 1}", names[-1], form, code.fields, plan))
         total += sum(field.bytes for field in code.fields)
         if not by_rows:
             calls.append((names[-1], f"step_{k + 1}"))
@@ -124,18 +124,19 @@ def _title(network: Network) -> str:
 
 
 def _summary(network: Network, plan: Plan, constants: int) -> str:
+    count = "more than" if plan.compact else "about"  # the planner counts functions of their own; shared ones take more
     lines = [
         f"weights          {network.weights:,}",
         f"operations       {macs(network):,} additions and subtractions of the convolutions, "
         f"{network.total_multiplications:,} multiplications",
         f"arena            {plan.arena:,} bytes",
         f"constants        {constants:,} bytes of flash, beside the code",
-        f"instructions     about {plan.instructions / 1e6:.2f} million for a picture (Cortex-M4, estimated)",
+        f"instructions     {count} {plan.instructions / 1e6:.2f} million for a picture (Cortex-M4, estimated)",
     ]
     return "\n".join(f" * {line}" for line in lines)
 
 
-def _instance(name: str, struct: str, form: Form, fields: list[Field], tensors: dict[str, int]) -> str:
+def _instance(name: str, struct: str, form: Form, fields: list[Field], plan: Plan) -> str:
     """Return the constants of a step: its arrays, then its struct, with what the step does before them."""
     arrays, members = [], []
     for field in fields:
@@ -144,7 +145,7 @@ def _instance(name: str, struct: str, form: Form, fields: list[Field], tensors: 
             members.append(f"    {name}_{field.name},")
         else:
             members.append(f"    {literal(field.ctype, field.value)}, /* {field.name} */")
-    about = textwrap.indent("\n".join(_about(form)), " * ")[3:]
+    about = textwrap.indent("\n".join(_about(form, plan.compact)), " * ")[3:]
     return (
         f"/* {about}\n */\n"
         + "\n".join(arrays)
@@ -155,7 +156,7 @@ def _instance(name: str, struct: str, form: Form, fields: list[Field], tensors: 
     )
 
 
-def _about(form: Form) -> list[str]:
+def _about(form: Form, compact: bool) -> list[str]:
     step = form.step
     lines = [f"{step.kind}: {', '.join(node.name for node in step.nodes)}"]
     for tensor in step.reads:
@@ -174,7 +175,8 @@ def _about(form: Form) -> list[str]:
         )
     if form.scratch:
         lines.append("scratch " + ", ".join(f"{name} {size}" for name, size in form.scratch) + " bytes")
-    lines.append(f"about   {form.instructions:,.0f} instructions (Cortex-M4, estimated)")
+    count = "more than" if compact else "about  "
+    lines.append(f"{count} {form.instructions:,.0f} instructions (Cortex-M4, estimated)")
     return lines
 
 
