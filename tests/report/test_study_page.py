@@ -265,3 +265,27 @@ def test_in_a_browser(tmp_path):
     command += ["--window-size=390,844", "--dump-dom", (tmp_path / "probe.html").as_uri()]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "<title>000011112222 222211110000 true</title>" in result.stdout
+
+
+def test_an_axis_that_names_the_data_set_is_not_compared():
+    remedies = ("plain", "balanced", "centred")
+    records = [
+        run(data=data, run=f"{data}-{remedy}", axes={"data": data, "remedy": remedy}, test=0.5 + k / 10)
+        for data in ("cifar10-jpeg", "digits")
+        for k, remedy in enumerate(remedies)
+    ]
+    grid = Grid(records)
+    assert (grid.compared, grid.row_axes, grid.rows) == ("remedy", [], [("cifar10-jpeg",), ("digits",)])
+    pairs = [(line["labels"], line["pair"]) for line in difference_table(grid)]
+    assert pairs[:3] == [
+        (["cifar10-jpeg"], "plain − balanced"),
+        (["cifar10-jpeg"], "plain − centred"),
+        (["cifar10-jpeg"], "balanced − centred"),
+    ]
+
+
+@pytest.mark.parametrize("bits", [(1,), (1, 32)])
+def test_no_two_columns_look_alike(bits):
+    grid = Grid([run(activation=f"remedy {k}", bits=b) for k in range(12) for b in bits])
+    styles = [figures_module._style(grid, column) for column in grid.columns]
+    assert len(styles) == 12 * len(bits) and len(set(styles)) == len(styles)

@@ -9,7 +9,7 @@ from bitwren.report.study_page.records import error_of, finite, number
 from bitwren.report.study_page.tables import BITS, Grid, shown
 
 COLOURS = (BLUE, RED, GREEN, "#CC79A7", "#E69F00", "#56B4E9")  # of the set that plots.py names
-MARKS = "osD^vP"
+MARKS = "osD^vPX"  # as many as share no factor with the colours: what has the same colour again has another mark
 TEXT = "#010203"  # stands for the colour of the page's text, which the browser knows
 PANELS = 2  # side by side
 NARROW = 6.4  # inches: the width of a picture of one panel

@@ -18,12 +18,16 @@ def published() -> dict:
 
 
 def axes_of(records: Sequence[dict]) -> dict[str, list]:
-    """Return each axis with its values: numbers in order, texts as they first come, batch norm before all."""
+    """Return each axis with its values: numbers in order, texts as they first come, batch norm before all.
+
+    The axis that chooses the data set is none of them: every row names its data set already.
+    """
     axes: dict[str, list] = {}
     for record in records:
         for axis, value in record["axes"].items():
             if value not in axes.setdefault(axis, []):
                 axes[axis].append(value)
+    axes = {axis: values for axis, values in axes.items() if any(r["axes"].get(axis) != r.get("data") for r in records)}
     for values in axes.values():
         if all(isinstance(value, int | float) for value in values):
             values.sort()
