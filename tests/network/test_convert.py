@@ -23,7 +23,8 @@ def pictures(count, channels, height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, channels, height, width), dtype=np.uint8)
 
 
-def network(seed=0, **options):
+def network(seed=0, louder=0, **options):
+    """louder: every activation of a shifted ReLU grows about so many times a factor of 2."""
     torch.manual_seed(seed)
     made = WideResNet(8, 0.25, 3, **{"layer_scale": "pow2", "downsample": "binomial", **options}).eval()
     with torch.no_grad():
@@ -31,6 +32,8 @@ def network(seed=0, **options):
             if isinstance(norm, torch.nn.BatchNorm2d):  # moments as if trained
                 norm.running_mean.normal_()
                 norm.running_var.uniform_(0.5, 4.0)
+        if louder:
+            made.input.exponent -= louder
     return made
 
 
@@ -49,7 +52,7 @@ def quantised_float(made, scales, images):
 
     def act(x, name):
         step = scales.steps[name]
-        zero = round(1 / step)
+        zero = round(1 / step)  # 0 from step 2 on
         return (half_up(x / step) + zero).clamp(0, top).sub(zero) * step
 
     x = made.stem((torch.from_numpy(images).double() - made.input.mean[:, None, None]) * 2.0**-made.input.exponent)
@@ -81,10 +84,13 @@ def quantised_float(made, scales, images):
     st.booleans(),
     st.integers(4, 9),
     st.sampled_from(METHODS),
+    st.sampled_from([0, 5, 10]),
 )
 @torch.no_grad()
-def test_shift_only_networks_compute_what_the_quantised_float_network_does(seed, size, channels, skip, bits, method):
-    made, images = network(seed, channels=channels, skip=skip), pictures(6, channels, *size, seed)
+def test_shift_only_networks_compute_what_the_quantised_float_network_does(
+    seed, size, channels, skip, bits, method, louder
+):
+    made, images = network(seed, louder, channels=channels, skip=skip), pictures(6, channels, *size, seed)
     folded = fold(made, *size, CLASSES)
     scales = choose_scales(made, folded, images, bits, method)
     integer = quantise(folded, scales, {})
@@ -172,6 +178,20 @@ def test_resnet18_with_its_max_pool_converts(bits):
     logits, truth = run(integer, images) * integer.logit_scale, made(torch.from_numpy(images)).numpy()
     # 8-bit codes against float: no bound is derived for the whole network; it must follow it, not equal it.
     assert np.corrcoef(logits.ravel(), truth.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("options", [{}, {"layer_scale": "he"}], ids=["shift-only", "general"])
+@torch.no_grad()
+def test_activations_that_pass_the_largest_code_of_step_1_take_a_larger_step(options):
+    made, images = network(2, louder=8, **options), pictures(20, 3, 16, 16)
+    folded = fold(made, 16, 16, CLASSES)
+    scales = choose_scales(made, folded, images)
+    assert max(scales.steps.values()) >= 2
+    integer = quantise(folded, scales, {})
+    assert (integer.total_multiplications == 0) == (not options)
+    logits, truth = run(integer, images) * integer.logit_scale, made(torch.from_numpy(images)).numpy()
+    # No bound is derived for the whole network; with codes that end at 254 it is below 0.99.
+    assert np.corrcoef(logits.ravel(), truth.ravel())[0, 1] > 0.999
 
 
 def test_the_same_run_gives_the_same_network():

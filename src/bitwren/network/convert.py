@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bitwren.errors import ModelError, UsageError, unknown_name
 from bitwren.network.folded import Affine, Centre, FoldedBlock, FoldedConv, FoldedNetwork, fold_batch_norm
 from bitwren.network.graph import Network
-from bitwren.network.quantise import Scales, quantise, stream_exponent
+from bitwren.network.quantise import Scales, quantise, stream_exponent, zero_point
 from bitwren.network.simulate import Simulation
 from bitwren.train.layers import BinaryConv2d, CentredReLU, FloatConv2d, ShiftedReLU, Shortcut, Standardise
 from bitwren.train.networks import Block, ResidualNetwork
@@ -23,6 +23,7 @@ METHODS = ("error", "max", "percentile", "logits")
 PERCENTILE = 99.99
 _BATCH = 100
 _STEPS_TRIED = 16  # candidate steps of a batch norm's codes
+_OCTAVES_ABOVE_1 = 8  # the largest step of a shifted ReLU is 2^8
 
 
 # ------------------------------------------------------------------ folding
@@ -109,14 +110,16 @@ def is_shift_only(folded: FoldedNetwork) -> bool:
     )
 
 
-def _zero_points(bits: int, shift_only: bool) -> list[int]:
-    """Return the zero points that a shifted ReLU's codes may have; its step is one over it."""
+def _shifted_relu_steps(bits: int, shift_only: bool) -> np.ndarray:
+    """Return the steps that a shifted ReLU's codes may have: one over a zero point, or 2 and more with zero point 0.
+
+    Steps above 1 hold activations beyond 254 in 8 bits; they round -1 up to 0.
+    """
     top = 2**bits - 1
-    powers = [2**e for e in range(bits)]
-    if shift_only:
-        return powers
-    between = {round(2 ** (e / 4)) for e in range(4 * bits)}
-    return sorted(z for z in between if 1 <= z < top)
+    per_octave = 1 if shift_only else 4
+    zeros = {round(2 ** (e / per_octave)) for e in range(per_octave * bits)}
+    coarse = [2 ** (e / per_octave) for e in range(per_octave, per_octave * _OCTAVES_ABOVE_1 + 1)]
+    return np.array([1 / z for z in sorted(zeros) if z < top][::-1] + coarse)
 
 
 @dataclasses.dataclass
@@ -156,8 +159,8 @@ def choose_scales(
     sites: dict[str, _Site] = {}
     for name, act in _activations(network):
         if isinstance(act, ShiftedReLU):
-            zeros = np.array(_zero_points(bits, shift_only), float)
-            steps = 1 / zeros
+            steps = _shifted_relu_steps(bits, shift_only)
+            zeros = np.array([zero_point(step) for step in steps], float)
         else:
             steps = max(values[name], 1e-6) / top * np.geomspace(0.1, 1.0, _STEPS_TRIED)
             zeros = np.zeros_like(steps)

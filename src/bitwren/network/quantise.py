@@ -5,7 +5,8 @@ the scale that its codes and weights give. Where two scales meet stands a Requan
 ratio of the scales: a shift where that is a power of two and the same for all channels, else a fixed-point multiplier.
 
 Shifted ReLU: max(x, -1) is 0 in codes when zero * step = 1, so the clamp of the codes IS the activation. Its scale is
-therefore given by the zero point alone, step = 1 / zero; with a power of two only shifts are left.
+therefore given by the zero point alone, step = 1 / zero; with a power of two only shifts are left. Activations too
+large for step 1 take a step of 2 or more with zero point 0: -1 lies within half a step of 0 and is rounded to it.
 """
 
 import dataclasses
@@ -38,12 +39,17 @@ class Scales:
     """The free choices of a conversion.
 
     bits: of a code, 4 to 9. steps: real value of one code, by activation name ("block3.act1", "act"); of a shifted ReLU
-    1 / zero point. exponents: of the stream 2**-exponent is the real value of 1, by block name ("stem", "block1", ...).
+    1 / zero point, or 2 and more. exponents: of the stream 2**-exponent is the real value of 1, by block name ("stem", "block1", ...).
     """
 
     bits: int
     steps: Mapping[str, float]
     exponents: Mapping[str, int]
+
+
+def zero_point(step: float) -> int:
+    """Return the zero point of a shifted ReLU's codes: the code of -1 is then 0, exactly where 1 / step is whole."""
+    return round(1 / step)
 
 
 def activation_names(network: FoldedNetwork) -> list[str]:
@@ -124,7 +130,7 @@ class _Builder:
 
     def codes(self, name: str, source: str, norm: Affine | Centre | None, step: float, bits: int) -> str:
         """The activation: batch norm and ReLU for an Affine, else the shifted ReLU."""
-        zero = 0 if isinstance(norm, Affine) else round(1 / step)
+        zero = 0 if isinstance(norm, Affine) else zero_point(step)
         if isinstance(norm, Centre):
             norm = Affine(np.ones_like(norm.mean), -norm.mean)
         return self.requantise(name, source, norm, step, 0, 2**bits - 1, zero)
