@@ -19,7 +19,7 @@
 
 /* A run of tiles, each `columns` wide and of `vectors` vectors: row by row within a tile, and tile after tile to the right,
  * then on in the tiles below. All vectors are narrow, or all are wide. */
-#define BW_MAX_RUN 16 /* vectors */
+#define BW_MAX_RUN 32 /* vectors: a row of tiles of 32 x 32 pixels */
 typedef struct {
     V narrow[BW_MAX_RUN];
     W wide[BW_MAX_RUN];
@@ -123,30 +123,44 @@ INLINE void next_tile(const bw_plane *plane, int32_t *y, int32_t *x, const int32
     *y += vectors / columns;
 }
 
+/* Make the halo vectors of a run of inner ones, once these are stored: in loops so long that branch prediction pays. */
+INLINE void store_halo(const bw_plane *plane, char *inner, int32_t y, int32_t x, int32_t count, const int32_t rows,
+                       const int32_t bytes) {
+    const int32_t row = count / rows; /* vectors; a run of single ones goes on in the rows below */
+    const int whole = row == plane->block_width;
+    const int32_t lists = whole ? 1 : rows, length = whole ? count : row;
+    for (int32_t list = 0; list < lists; list++) {
+        const int32_t *first = plane->first_halo + (ptrdiff_t)(y + list) * plane->block_width + x;
+        const bw_halo *end = plane->halos + first[length];
+        for (const bw_halo *halo = plane->halos + first[0]; halo < end; halo++) {
+            const ptrdiff_t from = halo->source * BW_LANES, to = halo->target * BW_LANES;
+            if (bytes == 1) {
+                uint8_t *codes = (uint8_t *)inner;
+                b_store(codes + to, b_shuffle(b_load(codes + from), halo->shuffle));
+            } else {
+                int16_t *stream = (int16_t *)(void *)inner;
+                v_store(stream + to, v_shuffle(v_load(stream + from), halo->shuffle));
+            }
+        }
+    }
+}
+
 /* Store vectors, less `zero`, in the channel whose first inner vector is at `inner`, and the halo vectors made of them. */
 INLINE void store_narrow(const bw_plane *plane, char *inner, int32_t y, int32_t x, const values *value, V zero,
                          const int32_t vectors, const int32_t columns, const int32_t bytes) {
     const bw_plane p = *plane; /* a copy: stores might change *plane, for all that a compiler knows */
+    int32_t row = y, column = x;
     for (int32_t first = 0; first < value->count; first += vectors) {
         UNROLL for (int32_t i = 0; i < vectors; i++) {
-            const int32_t row = y + i / columns, column = x + i % columns;
-            const int32_t *halos = p.first_halo + (ptrdiff_t)row * p.block_width + column;
             V stored = v_subtract(value->narrow[first + i], zero);
-            if (p.row_mask != NULL) stored = v_and(stored, inside_mask(&p, row, column));
-            if (bytes == 1) {
-                const B codes = b_narrow(stored);
-                b_store((uint8_t *)inner + bw_step(&p, row, column) * BW_LANES, codes);
-                for (const bw_halo *halo = p.halos + halos[0]; halo < p.halos + halos[1]; halo++)
-                    b_store((uint8_t *)inner + halo->target * BW_LANES, b_shuffle(codes, halo->shuffle));
-            } else {
-                int16_t *to = (int16_t *)(void *)inner;
-                v_store(to + bw_step(&p, row, column) * BW_LANES, stored);
-                for (const bw_halo *halo = p.halos + halos[0]; halo < p.halos + halos[1]; halo++)
-                    v_store(to + halo->target * BW_LANES, v_shuffle(stored, halo->shuffle));
-            }
+            if (p.row_mask != NULL) stored = v_and(stored, inside_mask(&p, row + i / columns, column + i % columns));
+            const ptrdiff_t at = bw_step(&p, row + i / columns, column + i % columns) * BW_LANES;
+            if (bytes == 1) b_store((uint8_t *)inner + at, b_narrow(stored));
+            else v_store((int16_t *)(void *)inner + at, stored);
         }
-        next_tile(plane, &y, &x, vectors, columns);
+        next_tile(&p, &row, &column, vectors, columns);
     }
+    store_halo(&p, inner, y, x, value->count, vectors / columns, bytes);
 }
 
 INLINE void store_wide(const bw_plane *plane, int32_t *inner, int32_t y, int32_t x, const values *value,

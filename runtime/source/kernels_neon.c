@@ -14,8 +14,6 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-#define FETCH(address) __builtin_prefetch((address), 1)
-
 typedef struct {
     int16x8_t low, high; /* lanes 0..7 and 8..15 */
 } V;
@@ -30,6 +28,7 @@ typedef struct {
 INLINE B b_narrow(V a) { /* the low bytes */
     return vuzp1q_u8(vreinterpretq_u8_s16(a.low), vreinterpretq_u8_s16(a.high));
 }
+INLINE B b_load(const uint8_t *from) { return vld1q_u8(from); }
 INLINE void b_store(uint8_t *to, B x) { vst1q_u8(to, x); }
 INLINE B b_shuffle(B a, const bw_shuffle *shuffle) { return vqtbl1q_u8(a, vld1q_u8(shuffle->source)); }
 

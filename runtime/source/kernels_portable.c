@@ -25,7 +25,6 @@ typedef struct {
     V a, b;
 } P;
 
-#define FETCH(address) ((void)(address))
 #define EACH_LANE for (int32_t l = 0; l < BW_LANES; l++)
 
 typedef struct {
@@ -35,6 +34,11 @@ typedef struct {
 INLINE B b_narrow(V a) { /* the low bytes */
     B r;
     EACH_LANE r.lane[l] = (uint8_t)a.lane[l];
+    return r;
+}
+INLINE B b_load(const uint8_t *from) {
+    B r;
+    memcpy(r.lane, from, sizeof r.lane);
     return r;
 }
 INLINE void b_store(uint8_t *to, B x) { memcpy(to, x.lane, sizeof x.lane); }

@@ -70,6 +70,7 @@ static int make_halo(bw_heap *heap, bw_plane *plane) {
                     if ((v == 0 && u == 0) || row < -plane->top || row >= height + plane->bottom) continue;
                     if (column < -plane->left || column >= width + plane->right) continue;
                     halos[count].target = bw_step(plane, row, column);
+                    halos[count].source = bw_step(plane, y, x);
                     halos[count++].shuffle = &shuffles[(v - up) * across + u - west];
                 }
         }

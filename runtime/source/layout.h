@@ -30,7 +30,7 @@ typedef struct {
 } bw_shuffle;
 
 typedef struct {
-    ptrdiff_t target; /* halo vector, in vectors from the channel's first inner one */
+    ptrdiff_t target, source; /* halo vector, and the inner one that it is made of: in vectors from the first inner one */
     const bw_shuffle *shuffle;
 } bw_halo;
 
@@ -44,7 +44,7 @@ typedef struct {
     size_t bytes;                        /* of a value: 1, 2 or 4 */
     int32_t zero;                        /* bytes 1: codes of 0..255, stored as code - zero modulo 256, so that 0 is real zero */
     size_t offset;                       /* of the first vector in the arena, bytes */
-    const bw_halo *halos;                /* of all inner vectors, grouped by vector */
+    const bw_halo *halos;                /* of all inner vectors, grouped by vector, row after row */
     const int32_t *first_halo;           /* (block_height * block_width + 1): where each group starts */
     const int16_t *row_mask, *column_mask; /* (block_height, BW_LANES), (block_width, BW_LANES): -1 inside the picture, */
                                            /* else 0; NULL where every lane of every vector is inside */

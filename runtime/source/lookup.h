@@ -166,20 +166,6 @@ INLINE void keep_bound(lookup_item *item, int32_t tile, const V *more, const int
     UNROLL for (int32_t i = 0; i < vectors; i++) bound[i] = v_add_saturating(bound[i], more[i]);
 }
 
-/* Ask for the lines of planes that a channel to come will read and write: a store that misses holds up all behind it. */
-INLINE void fetch_ahead(const bw_program *program, const char *arena, int32_t channel, int32_t y, int32_t x, const int32_t rows,
-                        int32_t columns) {
-    for (const bw_instruction *in = program->instructions; in < program->instructions + program->count; in++) {
-        if (in->plane == NULL || channel >= in->plane->channels) continue;
-        const ptrdiff_t vector = (ptrdiff_t)(BW_LANES * in->plane->bytes);
-        const char *inner = arena + in->plane->offset + (ptrdiff_t)bw_inner(in->plane, channel) * vector;
-        UNROLL for (int32_t row = 0; row < rows; row++) {
-            const char *from = inner + bw_step(in->plane, y + row, x) * vector;
-            for (ptrdiff_t line = 0; line < columns * vector; line += 64) FETCH(from + line);
-        }
-    }
-}
-
 /* Channel by channel, so that whole rows of a plane are read and written at a time. */
 INLINE void finish_tiles(const bw_lookup *step, const bw_context *context, lookup_item *item, const int32_t rows,
                          const int32_t columns) {
@@ -187,7 +173,6 @@ INLINE void finish_tiles(const bw_lookup *step, const bw_context *context, looku
     const size_t next_tile = (size_t)(item->outputs * vectors) * BW_LANES;
     for (int32_t o = 0; o < item->outputs; o++) {
         const size_t first = (size_t)(o * vectors) * BW_LANES;
-        fetch_ahead(&step->program, context->arena, item->first + o + 2, item->y, item->x, rows, item->tiles * columns);
         for (int32_t tile = 0, start = 0; tile < item->tiles; start = tile) {
             values value; /* not = {...}: that would clear all of it */
             value.count = 0;

@@ -12,7 +12,6 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-#define FETCH(address) _mm_prefetch((address), _MM_HINT_ET0)
 
 typedef __m256i V;
 typedef struct {
@@ -25,6 +24,7 @@ INLINE B b_narrow(V a) { /* the low bytes */
     const __m256i low = _mm256_and_si256(a, _mm256_set1_epi16(0xFF));
     return _mm_packus_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
 }
+INLINE B b_load(const uint8_t *from) { return _mm_load_si128((const __m128i *)(const void *)from); }
 INLINE void b_store(uint8_t *to, B x) { _mm_store_si128((__m128i *)(void *)to, x); }
 INLINE B b_shuffle(B a, const bw_shuffle *shuffle) {
     return _mm_shuffle_epi8(a, _mm_loadu_si128((const __m128i *)(const void *)shuffle->source));
