@@ -39,7 +39,8 @@ class Scales:
     """The free choices of a conversion.
 
     bits: of a code, 4 to 9. steps: real value of one code, by activation name ("block3.act1", "act"); of a shifted ReLU
-    1 / zero point, or 2 and more. exponents: of the stream 2**-exponent is the real value of 1, by block name ("stem", "block1", ...).
+    1 / zero point, or 2 and more. exponents: of the stream 2**-exponent is the real value of 1, by block name ("stem",
+    "block1", ...).
     """
 
     bits: int
