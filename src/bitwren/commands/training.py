@@ -37,7 +37,7 @@ def train(arguments) -> int:
     out = arguments.out or Path("runs") / recipe.name
     require_torch(arguments.threads)
     from bitwren.train.distributed import world
-    from bitwren.train.start import make_trainer
+    from bitwren.train.start import make_trainer, precision_warning
 
     with world(arguments.device) as processes:
         show = not arguments.quiet
@@ -46,6 +46,8 @@ def train(arguments) -> int:
         )
         if show and processes.writes:
             print(_beginning(trainer), file=sys.stderr)
+            if (warning := precision_warning(trainer.run.recipe, processes.device)) is not None:
+                print(f"warning    {warning}", file=sys.stderr)
         result = trainer.train(show)
         if processes.writes:
             _draw_curve(trainer.run)

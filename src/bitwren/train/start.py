@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from bitwren.errors import UsageError
 from bitwren.pictures import Pictures, Split, load_dataset, read_picture, stratified_split, streamed
@@ -137,3 +138,10 @@ def make_trainer(
     if resume:
         trainer.resume()
     return trainer
+
+
+def precision_warning(recipe: Recipe, device: torch.device) -> str | None:
+    """Return what to say of a precision that the processor only imitates; None where it has instructions for it."""
+    if recipe.train.precision != "bf16" or device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    return "train.precision is bf16, for which this processor has no instructions: fp32 is several times faster here"
