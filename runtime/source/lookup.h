@@ -85,6 +85,11 @@ INLINE uint64_t load_index(const uint8_t *index) {
     return word;
 }
 
+/* Where a shift would do: processors that rotate into another register (BMI2, Arm) save a move. */
+INLINE uint64_t rotate_right(uint64_t word, const int32_t bits) {
+    return bits == 0 ? word : word >> bits | word << (64 - bits);
+}
+
 /* What an item works on, and where in its thread's scratch. */
 typedef struct {
     int32_t y, x, tiles; /* first output vector; tiles along x */
@@ -213,11 +218,8 @@ INLINE void look_up_3x3(const char *tables, const uint8_t *index, int16_t *sums,
     const uint64_t mask = (uint64_t)(table_bytes - VECTOR);
     for (int32_t o = 0; o < outputs; o++, index += index_bytes, sums += vectors * BW_LANES) {
         const uint64_t word = load_index(index);
-        const char *entry[9];
-        UNROLL for (int32_t t = 0; t < 9; t++) {
-            const int32_t right = group * t - 5; /* 2^5 = VECTOR */
-            entry[t] = tables + ((right >= 0 ? word >> (right & 63) : word << (-right & 63)) & mask);
-        }
+        uint64_t entry[9]; /* offsets in a table, 2^5 = VECTOR; added to `tables` by the loads themselves */
+        UNROLL for (int32_t t = 0; t < 9; t++) entry[t] = rotate_right(word, (group * t - 5) & 63) & mask;
         V sum[BW_MAX_TILE];
         UNROLL for (int32_t i = 0; i < vectors; i++) sum[i] = v_load(sums + i * BW_LANES);
 #if HAS_HALVED
@@ -230,7 +232,7 @@ INLINE void look_up_3x3(const char *tables, const uint8_t *index, int16_t *sums,
             UNROLL for (int32_t i = 0; i < vectors; i++) {
                 const int32_t row = t / 3 + i / columns * stride;
                 const int32_t slot = (t % 3 + i % columns * stride + phase) % ring;
-                V found = v_load((const int16_t *)(const void *)(entry[t] + (slot * high + row) * table_bytes));
+                V found = v_load((const int16_t *)(const void *)(tables + (slot * high + row) * table_bytes + entry[t]));
 #if HAS_HALVED
                 if (group == BW_HALVED_GROUP) found = v_xor(found, complements);
 #endif
