@@ -158,6 +158,7 @@ typedef struct {
     const uint8_t *pixels;
     int32_t pictures; /* run together, at most grid.pictures */
     double *seconds; /* (BW_PARTS) to add to, or NULL */
+    double reading;  /* seconds that bw_seconds itself takes: not to be added */
 } bw_context;
 
 typedef struct {
@@ -183,5 +184,6 @@ size_t bw_sum_scratch(const bw_sum *step);
 const bw_kernels *bw_find_kernels(const char *name);
 
 double bw_seconds(void); /* of a clock that only moves forward */
+double bw_seconds_of_reading(void); /* that bw_seconds takes, the least of many times */
 
 #endif

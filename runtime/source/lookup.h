@@ -203,7 +203,7 @@ INLINE void finish_tiles(const bw_lookup *step, const bw_context *context, looku
 INLINE void count_time(const bw_context *context, bw_part part, double *since) {
     if (context->seconds == NULL) return;
     const double now = bw_seconds();
-    context->seconds[part] += now - *since;
+    context->seconds[part] += now - *since - context->reading;
     *since = now;
 }
 

@@ -21,6 +21,7 @@ struct bitwren_runner {
     size_t arena_each, scratch_each;
     bw_share *shares; /* (steps of `one`) */
     double *seconds;  /* (threads, steps of `one`, BW_PARTS), or NULL */
+    double reading;   /* seconds that bw_seconds takes, where `seconds` is not NULL */
     uint64_t pictures;
 };
 
@@ -75,13 +76,14 @@ static void do_items(void *about, int32_t thread, int32_t number, int32_t from, 
     double *seconds = NULL, since = 0;
     context.pixels = j->pixels;
     context.pictures = 1;
+    context.reading = runner->reading;
     if (runner->seconds != NULL) {
         seconds = runner->seconds + (size_t)(thread * runner->one.step_count + number) * BW_PARTS;
         since = bw_seconds();
     }
     context.seconds = step->kind == BW_LOOKUP ? seconds : NULL; /* it tells its parts apart itself */
     for (int32_t item = from; item < to; item++) run_item(runner->network->kernels, step, &context, item);
-    if (seconds != NULL && context.seconds == NULL) seconds[BW_FINISHING] += bw_seconds() - since;
+    if (seconds != NULL && context.seconds == NULL) seconds[BW_FINISHING] += bw_seconds() - since - runner->reading;
 }
 
 static void run_one(bitwren_runner *runner, job *j) {
@@ -208,7 +210,10 @@ bitwren_status bitwren_start(const bitwren_network *network, const bitwren_start
         runner->scratch = bw_take(&heap, threads, runner->scratch_each);
         runner->shares = make_shares(&heap, &runner->one, runner->threads);
         const size_t parts = (size_t)runner->one.step_count * BW_PARTS;
-        if (options->profile) runner->seconds = bw_take(&heap, threads * parts, sizeof *runner->seconds);
+        if (options->profile) {
+            runner->seconds = bw_take(&heap, threads * parts, sizeof *runner->seconds);
+            runner->reading = bw_seconds_of_reading();
+        }
         if (runner->arena && runner->scratch && runner->shares && (!options->profile || runner->seconds)) {
             status = bw_team_start(&heap, runner->threads, runner->one.step_count, &runner->team);
         }
