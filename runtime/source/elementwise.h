@@ -113,12 +113,13 @@ INLINE W pool_sum(const int16_t *from, size_t row_stride) {
 }
 
 INLINE W pool_binomial(const int16_t *from, size_t row_stride) {
-    W sum[3];
-    for (int32_t v = 0; v < 3; v++, from += row_stride) {
-        const W middle = w_widen(v_load(from + BW_LANES));
-        sum[v] = w_add(w_add(w_widen(v_load(from)), w_widen(v_load(from + 2 * BW_LANES))), w_add(middle, middle));
-    }
-    return w_shift(w_add(w_add(w_add(sum[0], sum[2]), w_add(sum[1], sum[1])), w_set(8)), 4);
+    static const int16_t weights[10] = {1, 2, 1, 2, 4, 2, 1, 2, 1, 0};
+    V value[10];
+    UNROLL for (int32_t k = 0; k < 9; k++) value[k] = v_load(from + (size_t)(k / 3) * row_stride + k % 3 * BW_LANES);
+    value[9] = value[8];
+    W sum = w_set(8);
+    UNROLL for (int32_t k = 0; k < 10; k += 2) sum = w_add_products(sum, v_pair(value[k], value[k + 1]), weights + k);
+    return w_shift(sum, 4);
 }
 
 INLINE W pool_max(const bw_pool *step, const int16_t *from, size_t row_stride, int32_t y, int32_t x) {
