@@ -4,7 +4,7 @@
 
 Networks of many shapes with random weights are generated, cross compiled and run in QEMU as `bitwren emulate` does, one
 random picture each. Factors are those with the least squares of relative errors, none negative. An error is of a
-network that the factors were not fitted to: each network, with both objectives, is left out in turn. How long a library
+network that the factors were not fitted to: each network, with all objectives, is left out in turn. How long a library
 multiplies or divides, on a core that cannot, hangs on the numbers, so networks that do are told apart.
 """
 
@@ -30,7 +30,7 @@ from bitwren.recipe import load_recipe
 from bitwren.train.run import provenance
 
 CLASSES = 10
-PRODUCTS = (2, 4, 5)  # of a Calibration's instructions: Multiply steps, multiplications, divisions
+PRODUCTS = (3, 5, 6)  # of a Calibration's instructions: Multiply steps, multiplications, divisions
 NETWORKS = [  # depth, width, (height, width), channels, other settings of the recipe cifar10-20-1
     (8, 0.5, (8, 8), 1, {}),
     (8, 0.25, (28, 28), 1, {}),
