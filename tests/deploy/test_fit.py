@@ -85,10 +85,10 @@ def test_fits_to_the_byte():
     assert told.weight_bytes == NET.weights / 8
 
 
-@pytest.mark.parametrize(("share", "close"), [(-0.31, False), (-0.29, True), (0, True), (0.29, True), (0.31, False)])
+@pytest.mark.parametrize(("share", "close"), [(-1.1, False), (-0.9, True), (0, True), (0.9, True), (1.1, False)])
 def test_what_the_estimate_of_code_cannot_decide_is_said(share, close):
     told = needs(NET, "speed")
-    budget = Budget("cortex-m3", round(told.flash("cortex-m3") + share * told.code["cortex-m3"]), told.ram)
+    budget = Budget("cortex-m3", round(told.flash("cortex-m3") + share * CODE_OFF * told.code["cortex-m3"]), told.ram)
     assert told.close(budget) == close
     text = format_fit({"network": "n", **describe_needs(told, budget, 80.0)})
     assert ("nearer the limit than the estimate of code can tell" in text) == close
@@ -102,6 +102,10 @@ def test_the_quicker_objective_that_fits_is_chosen():
     assert best_needs(NET, dataclasses.replace(PLENTY, ram=quick.ram - 1)) == small
     assert best_needs(NET, dataclasses.replace(PLENTY, ram=small.ram - 1)) == small
     assert best_needs(NET, dataclasses.replace(PLENTY, ram=quick.ram - 1), ("speed",)) == quick
+    less = needs(NET, "size")
+    assert less.ram == quick.ram and less.flash("cortex-m4") < quick.flash("cortex-m4")
+    assert quick.instructions["cortex-m4"] < less.instructions["cortex-m4"] < small.instructions["cortex-m4"]
+    assert best_needs(NET, dataclasses.replace(PLENTY, flash=quick.flash("cortex-m4") - 1)) == less
 
 
 @given(st.integers(0, 300))

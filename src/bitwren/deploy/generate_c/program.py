@@ -61,4 +61,3 @@ class Program:
         parts = [part.split("\n", 1) for part in file.split("@@ ")[1:]]
         wanted = {name for name, _ in parts if re.search(rf"\b{name}\b", text)}  # none uses another
         return "\n".join(body for name, body in parts if name in wanted)
-
