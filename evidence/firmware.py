@@ -1,12 +1,12 @@
 """Measure firmware on emulated cores against the bars that it was built for.
 
-    python evidence/firmware.py 20-1.bwn 20-4.bwn 8-0.5.bwn --shared ../shared --out results/firmware.json
+    python evidence/firmware.py --shared ../shared --out results/firmware.json
 
-The networks are those of the bars: 20-1 and 20-4 of 32 x 32 pixels in colour, 8-0.5 of 28 x 28 in grey. 20-1
-classifies the first 500 CIFAR-10 test pictures without JPEG's losses on a Cortex-M4 and on an RV32 core without
-multiplier; all else runs on random pictures. Every logit of every run is compared with the reference's. The count of
-instructions is compared with that of a trace of every instruction that the emulator executes, for one picture on
-those two cores.
+The networks are those of the bars: the zoo's 20-1, and with random weights 20-4 of 32 x 32 pixels in colour and 8-0.5
+of 28 x 28 in grey. 20-1 classifies the first 500 CIFAR-10 test pictures without JPEG's losses on a Cortex-M4 and on an
+RV32 core without multiplier; all else runs on random pictures. Every logit of every run is compared with the
+reference's. The count of instructions is compared with that of a trace of every instruction that the emulator executes,
+for one picture on those two cores.
 """
 
 import argparse
@@ -24,7 +24,11 @@ from bitwren.deploy.emulate.emulation import emulate
 from bitwren.deploy.emulate.tools import run_tool
 from bitwren.deploy.emulate.trace import trace
 from bitwren.deploy.generate_c import generate
+from bitwren.deploy.zoo import packaged_networks
+from bitwren.network.graph import Network
 from bitwren.network.pack import read_bwn
+from bitwren.network.untrained import untrained
+from bitwren.recipe import load_recipe
 from bitwren.report.emulation import describe_emulation
 from bitwren.train.run import provenance
 
@@ -41,9 +45,20 @@ RUNS = [  # network, core, what is optimised, pictures: a number of random ones,
 ]
 
 
-def measure(model: Path, core: str, optimise: str, pictures: int | str, shared: Path) -> dict:
+def networks() -> dict[str, tuple[str, Network]]:
+    """Return the bars' networks, by name: what the figures call each, and the network."""
+    zoo = packaged_networks()["cifar10-20-1"]
+    wide = load_recipe("cifar10-20-1", ["network.width=4"])
+    grey = load_recipe("fashion-mnist", ["network.depth=8"])
+    return {
+        "20-1": (f"zoo/{zoo.name}", read_bwn(zoo)),
+        "20-4": ("20-4, random weights", untrained(wide, 3, 10, (32, 32))),
+        "8-0.5": ("8-0.5, random weights", untrained(grey, 1, 10, (28, 28))),
+    }
+
+
+def measure(network: Network, core: str, optimise: str, pictures: int | str, shared: Path) -> dict:
     """Return the figures of one run."""
-    network = read_bwn(model)
     shape, labels = (network.channels, network.height, network.width), None
     if pictures == "lossless":
         pixels, labels = first_pictures(shared / "data" / "cifar10-lossless-test500.npz", 500)
@@ -88,7 +103,7 @@ def bars(runs: dict[tuple[str, str, str], dict]) -> list[dict]:
             bar(f"20-1 on {core}: instructions with --optimise memory, times those with speed", small / quick, 2.0)
     for key, run in runs.items():
         name = f"{key[0]} on {key[1]}, --optimise {key[2]}"
-        if key[0] == "20-1" and key[2] == "size":
+        if key[0] == "20-1" and (key[2] == "size" or key[1:] == ("cortex-m4", "speed")):
             bar(f"{name}: bytes of flash, the network's", run["flash"]["network"], 48 * KIB)
         bar(f"{name}: bytes of stack, bound", run["stack"]["bound"], 512)
         bar(f"{name}: bytes of stack, measured", run["stack"]["measured"], 512)
@@ -105,17 +120,16 @@ def bars(runs: dict[tuple[str, str, str], dict]) -> list[dict]:
 def main() -> None:
     """Measure and write, after each run anew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("20-1", "20-4", "8-0.5"):
-        parser.add_argument(name, type=Path)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path, default=Path("results/firmware.json"))
     arguments = parser.parse_args()
-    models = {name: vars(arguments)[name] for name in ("20-1", "20-4", "8-0.5")}
+    models = networks()
     runs: dict[tuple[str, str, str], dict] = {}
     emulator = run_tool(["qemu-system-arm", "--version"]).splitlines()[0]
     for name, core, optimise, pictures in RUNS:
-        told = measure(models[name], core, optimise, pictures, arguments.shared)
-        runs[name, core, optimise] = {"network": name, "model": models[name].name, **told}
+        model, network = models[name]
+        told = measure(network, core, optimise, pictures, arguments.shared)
+        runs[name, core, optimise] = {"network": name, "model": model, **told}
         print(name, core, optimise, told["instructions"], told["failures"], file=sys.stderr, flush=True)
         reached = bars(runs)
         write_json(arguments.out, {"bars": reached, "runs": list(runs.values()), "emulator": emulator, **provenance()})

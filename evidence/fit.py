@@ -1,10 +1,10 @@
 """Calibrate the estimates of `bitwren fit` on emulated cores, and measure how far they are off.
 
-    python evidence/fit.py --out results/fit.json
+    python evidence/fit.py --out results/fit.json [--jobs 2]
 
 Networks of many shapes with random weights are generated, cross compiled and run in QEMU as `bitwren emulate` does, one
 random picture each. Factors are those with the least squares of relative errors, none negative. An error is of a
-network that the factors were not fitted to: each network, with both objectives, is left out in turn. How long a library
+network that the factors were not fitted to: each network, with all objectives, is left out in turn. How long a library
 multiplies or divides, on a core that cannot, hangs on the numbers, so networks that do are told apart.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from bitwren.recipe import load_recipe
 from bitwren.train.run import provenance
 
 CLASSES = 10
-PRODUCTS = (2, 4, 5)  # of a Calibration's instructions: Multiply steps, multiplications, divisions
+PRODUCTS = (3, 5, 6)  # of a Calibration's instructions: Multiply steps, multiplications, divisions
 NETWORKS = [  # depth, width, (height, width), channels, other settings of the recipe cifar10-20-1
     (8, 0.5, (8, 8), 1, {}),
     (8, 0.25, (28, 28), 1, {}),
@@ -132,11 +133,13 @@ def main() -> None:
     """Measure, fit, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results/fit.json"))
+    parser.add_argument("--jobs", type=int, default=1, help="networks measured at a time")
     arguments = parser.parse_args()
     rows = []
-    for number in range(len(NETWORKS)):
-        rows += measure(number)
-        print(rows[-1], file=sys.stderr, flush=True)
+    with ProcessPoolExecutor(arguments.jobs) as pool:  # counts of instructions do not hang on what else runs
+        for measured in pool.map(measure, range(len(NETWORKS))):
+            rows += measured
+            print(*map(json.dumps, measured), sep="\n", file=sys.stderr, flush=True)
     cores = {}
     for core in CALIBRATION:
         own = [row for row in rows if row["core"] == core]

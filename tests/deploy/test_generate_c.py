@@ -1,5 +1,7 @@
 """Generated C gives the reference's logits, whatever the network, the picture, the compiler."""
 
+import re
+
 import numpy as np
 import pytest
 from deploy.generated import Generated, compilers
@@ -68,3 +70,11 @@ def test_an_estimate_says_where_it_leaves_something_out(optimise, count):
     lines = b"\n".join(files.values()).decode().splitlines()
     told = [line for line in lines if "(Cortex-M4, estimated)" in line]
     assert len(told) > 3 and all(f" {count} " in line for line in told)
+
+
+@pytest.mark.parametrize(("size", "ctype"), [(16, "uint16_t"), (96, "uint32_t")])
+def test_places_are_as_narrow_as_the_arena_allows(size, ctype):
+    net = wide_resnet(8, 1, size=size)
+    assert (plan(net).arena < 1 << 16) == (ctype == "uint16_t")
+    source = generate(net)["network.c"].decode()
+    assert set(re.findall(r"(\w+) \w+_at;", source)) == {ctype}

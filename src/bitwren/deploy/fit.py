@@ -14,7 +14,7 @@ from bitwren.deploy.generate_c.plan import Plan, plan
 from bitwren.network.graph import Conv, Network, Pool, Requantise
 from bitwren.recipe import Recipe
 
-OBJECTIVES = ("speed", "memory")  # of `bitwren generate --optimise`, the quicker first; "size" is not estimated
+OBJECTIVES = ("speed", "size", "memory")  # of `bitwren generate --optimise`, the quicker first
 WIDTH_STEP = 16  # widths are searched in steps of 1 / 16: one channel of a wide ResNet's first stage
 
 
@@ -70,9 +70,10 @@ class Needs:
 
 def counts(network: Network, made: Plan, code: str) -> tuple[tuple[float, ...], tuple[int, int]]:
     """Return what a Calibration's instructions and code multiply. code: of the generated steps."""
-    kinds = {"Convolve": 0.0, "Window": 0.0, "Multiply": 0.0, "other": 0.0}
+    kinds = {"Convolve": 0.0, "Compact": 0.0, "Window": 0.0, "Multiply": 0.0, "other": 0.0}
     for form in made.forms:
-        kinds[form.step.kind if form.step.kind in kinds else "other"] += form.instructions
+        kind = "Compact" if made.compact and form.step.kind == "Convolve" else form.step.kind
+        kinds[kind if kind in kinds else "other"] += form.instructions
     divided, multiplied = (
         sum(network.multiplications(node) for node in network.nodes if isinstance(node, kind))
         for kind in (Pool, Requantise)

@@ -40,7 +40,7 @@ class Written:
 
 def write_steps(network: Network, plan: Plan) -> Written:
     """Return the steps of a plan in C."""
-    program = Program(network, plan.compact)
+    program = Program(network, plan.arena, plan.compact)
     constants, calls, names = [], [], []
     total = 0
     for k, (form, scratch) in enumerate(zip(plan.forms, plan.scratch, strict=True)):

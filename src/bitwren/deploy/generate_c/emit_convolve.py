@@ -108,7 +108,7 @@ class Convolving:
         if step.other is not None:
             places.append(("other", tensors[step.other.name], step.other.ctype))
         places += [(name, self.scratch[name], ctype) for name, ctype in buffers]
-        fields = [Field("uint32_t", f"{name}_at", at) for name, at, _ in places]
+        fields = [self.program.place(name, at) for name, at, _ in places]
         return fields, [(name, f"{name}_at", ctype) for name, _, ctype in places]
 
 
@@ -143,7 +143,7 @@ class _Rotating(Convolving):
             buffers += [(f"last{i}", stage.sum_type)] if stage.v.last_words else []
         fields, pointers = self.places(buffers)
         if self.by_rows:
-            fields.append(Field("uint32_t", "state_at", self.scratch["state"]))
+            fields.append(self.program.place("state", self.scratch["state"]))
         fields += self.constants()
         if self.middle:
             zero = int(step.middle.zero)

@@ -13,15 +13,10 @@ from bitwren.network import graph
 
 def plain(program: Program, step: Step, tensors: dict[str, int], scratch: dict[str, int]) -> Code:
     """Return the code of a step of any kind but Convolve."""
-    places = [
-        Field("uint32_t", "in_at", tensors[step.input.name]),
-        Field("uint32_t", "out_at", tensors[step.writes.name]),
-    ]
-    if step.other is not None:
-        places.append(Field("uint32_t", "other_at", tensors[step.other.name]))
-    if step.also is not None:
-        places.append(Field("uint32_t", "also_at", tensors[step.also.name]))
-    places += [Field("uint32_t", f"{name}_at", at) for name, at in scratch.items() if name != "state"]
+    held = {"in": step.input, "out": step.writes, "other": step.other, "also": step.also}
+    at = {name: tensors[tensor.name] for name, tensor in held.items() if tensor is not None}
+    at |= {name: place for name, place in scratch.items() if name != "state"}
+    places = [program.place(name, place) for name, place in at.items()]
     kind, template, fields, values = _KINDS[step.kind](program, step)
     fields = places + fields
     values |= dict(input_type=step.input.ctype, output_type=step.writes.ctype)

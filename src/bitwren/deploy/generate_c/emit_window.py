@@ -49,7 +49,7 @@ class _Windowed(Convolving):
             stage.decode = kernels.decode(self.program, v, 1)
             stage.clears = any(low is None and high is None for _, low, high in v.geometry.sources)
         fields, pointers = self.places(buffers)
-        fields.append(Field("uint32_t", "sums_at", self.scratch["sums"]))
+        fields.append(self.program.place("sums", self.scratch["sums"]))
         pointers += [(f"sums{i}", "sums_at", stage.sum_type) for i, stage in enumerate(stages, 1)]
         fields += constants
         text = render(

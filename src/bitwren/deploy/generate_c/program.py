@@ -23,9 +23,10 @@ class Code:
 class Program:
     """Kernels and functions of steps by their text; equal texts have one name."""
 
-    def __init__(self, network: Network, compact: bool = False):
-        """compact: whether functions that can serve all convolutions do, for the least flash."""
+    def __init__(self, network: Network, arena: int, compact: bool = False):
+        """arena: bytes. compact: whether functions that can serve all convolutions do, for the least flash."""
         self.network, self.compact = network, compact
+        self._place = "uint16_t" if arena < 1 << 16 else "uint32_t"
         self.constant_bytes = 0  # of the kernels
         self._names: dict[str, str] = {}
         self._counts: dict[str, int] = {}
@@ -50,10 +51,13 @@ class Program:
             where.append(text.replace(NAME, self._names[text]))
         return self._names[text]
 
+    def place(self, name: str, at: int) -> Field:
+        """Return the constant that tells where in the arena something lies."""
+        return Field(self._place, f"{name}_at", at)
+
     def common(self, text: str) -> str:
         """Return the definitions of common.c.in that a text uses, and those that they use."""
         file = (resources.files(__package__) / "templates" / "common.c.in").read_text(encoding="utf-8")
         parts = [part.split("\n", 1) for part in file.split("@@ ")[1:]]
         wanted = {name for name, _ in parts if re.search(rf"\b{name}\b", text)}  # none uses another
         return "\n".join(body for name, body in parts if name in wanted)
-
