@@ -83,6 +83,7 @@ def test_calls_and_stack(architecture, text, frames):
         ("arm", "ldr.w	pc, [r3, r0, lsl #2]"),
         ("arm", "tbb	[pc, r0]"),
         ("arm", "add	pc, r3"),
+        ("arm", "ldr.w	pc, [sp, #4]"),
         ("arm", "bl	90000 <elsewhere>"),
         ("riscv", "c.jr	a5"),
         ("riscv", "c.jalr	a5"),
@@ -97,6 +98,14 @@ def test_a_jump_whose_goal_does_not_show_is_refused(architecture, line):
     certificate = examine(functions, {"network_classify"}, ["network_classify"], {"network_classify": 8})
     assert [f.what for f in certificate.findings if f.what == "untraced jump"] == ["untraced jump"]
     assert certificate.stack_bound is None
+
+
+@pytest.mark.parametrize(
+    "line", ["pop	{pc}", "pop	{r4, pc}", "ldmia.w	sp!, {r4, pc}", "ldr.w	pc, [sp], #4", "ldr	pc, [sp], #4"]
+)
+def test_a_return_by_the_stack_is_no_jump(line):
+    f = read("arm", f"00000040 <f>:\n  40:\tnop\n  42:\t{line}\n")["f"]
+    assert not f.untraced and not f.unbounded
 
 
 @pytest.mark.parametrize(("architecture", "line"), [("arm", "bl	40 <f>"), ("riscv", "jal	ra,40 <f>")])

@@ -125,7 +125,7 @@ def _arm_jumps(mnemonic: str, operands: str) -> bool:
         return operands != "lr"  # bx lr returns
     if name.startswith(("tbb", "tbh")):
         return True
-    if name.startswith(("pop", "ldm")):
+    if name.startswith(("pop", "ldm")) or (name == "ldr" and operands.replace(" ", "") == "pc,[sp],#4"):
         return False  # pops the return address
     # Any other that writes the program counter: first operand pc, of a move, an addition or a load.
     return operands.split(",")[0].strip() == "pc" and not (name.startswith("mov") and operands.endswith("lr"))
