@@ -12,7 +12,6 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-
 typedef __m256i V;
 typedef struct {
     __m256i low, high; /* lanes 0..3 and 8..11, 4..7 and 12..15: the order of unpack and pack */

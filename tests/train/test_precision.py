@@ -21,6 +21,12 @@ def test_a_processor_without_bf16_is_told(bf16, monkeypatch):
     assert precision_warning(bf16, torch.device("cuda", 0)) is None
 
 
+def test_a_pytorch_that_cannot_tell_says_nothing(bf16, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.delattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", raising=False)
+    assert precision_warning(bf16, CPU) is None
+
+
 def test_a_processor_with_bf16_is_not(bf16, monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     assert precision_warning(bf16, CPU) is None

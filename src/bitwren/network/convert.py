@@ -119,7 +119,7 @@ def _shifted_relu_steps(bits: int, shift_only: bool) -> np.ndarray:
     per_octave = 1 if shift_only else 4
     zeros = {round(2 ** (e / per_octave)) for e in range(per_octave * bits)}
     coarse = [2 ** (e / per_octave) for e in range(per_octave, per_octave * _OCTAVES_ABOVE_1 + 1)]
-    return np.array([1 / z for z in sorted(zeros) if z < top][::-1] + coarse)
+    return np.array(sorted(1 / z for z in zeros if z < top) + coarse)
 
 
 @dataclasses.dataclass

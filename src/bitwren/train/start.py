@@ -142,6 +142,8 @@ def make_trainer(
 
 def precision_warning(recipe: Recipe, device: torch.device) -> str | None:
     """Return what to say of a precision that the processor only imitates; None where it has instructions for it."""
-    if recipe.train.precision != "bf16" or device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if recipe.train.precision != "bf16" or device.type != "cpu":
         return None
+    if not torch.backends.mkldnn.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None  # without oneDNN PyTorch has no such question
     return "train.precision is bf16, for which this processor has no instructions: fp32 is several times faster here"
