@@ -103,7 +103,7 @@ def bars(runs: dict[tuple[str, str, str], dict]) -> list[dict]:
             bar(f"20-1 on {core}: instructions with --optimise memory, times those with speed", small / quick, 2.0)
     for key, run in runs.items():
         name = f"{key[0]} on {key[1]}, --optimise {key[2]}"
-        if key[0] == "20-1" and (key[2] == "size" or key[1:] == ("cortex-m4", "speed")):
+        if key[0] == "20-1" and key[2] in ("size", "speed"):
             bar(f"{name}: bytes of flash, the network's", run["flash"]["network"], 48 * KIB)
         bar(f"{name}: bytes of stack, bound", run["stack"]["bound"], 512)
         bar(f"{name}: bytes of stack, measured", run["stack"]["measured"], 512)
