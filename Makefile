@@ -16,7 +16,7 @@ demo: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(BIN)/ruff check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile  # a process a core; what a file's tests build, they share
 
 RUNTIME := runtime/CMakeLists.txt runtime/editable/CMakeLists.txt $(wildcard runtime/source/* runtime/include/*)
 
