@@ -78,3 +78,17 @@ def test_places_are_as_narrow_as_the_arena_allows(size, ctype):
     assert (plan(net).arena < 1 << 16) == (ctype == "uint16_t")
     source = generate(net)["network.c"].decode()
     assert set(re.findall(r"(\w+) \w+_at;", source)) == {ctype}
+
+
+@pytest.mark.parametrize(("last", "ctype"), [(32767, "int16_t"), (32768, "int32_t")])
+def test_offsets_are_as_narrow_as_they_all_fit(tmp_path, last, ctype):
+    """One type for all steps, or two functions would differ in it alone."""
+    offsets, weights = np.array([-32768, -3, last]), np.sign(np.arange(81) % 7 - 2.5).reshape(3, 3, 3, 3)
+    nodes = [conv("first", PIXELS, weights, padding=(1, 1, 1, 1))]
+    nodes.append(requantise("codes", "first", 1, offsets, 4, 0, 255, 9))
+    nodes.append(conv("next", "codes", -weights, padding=(1, 1, 1, 1)))
+    nodes.append(requantise("stream", "next", 1, offsets // 16, 1))
+    net = network_of((3, 8, 8), *nodes, Sum("scores", "stream"), classes=3)
+    files, pixels = generate(net), pictures(net, 5, 1)
+    assert set(re.findall(r"const (\w+) \*\w+_offset;", files["network.c"].decode())) == {ctype}
+    assert np.array_equal(Generated(files, tmp_path, "gcc", ("-O1",)).run(pixels), reference.run(net, pixels))

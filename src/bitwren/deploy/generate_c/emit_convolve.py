@@ -97,7 +97,7 @@ class Convolving:
                 fields.append(Field("int8_t", f"centres{i}", centres_of(conv, known[conv.input])))
         fields.append(Field("uint32_t" if isinstance(self.zero, int) else "uint8_t", "zero", self.zero))
         for form, name in ((self.source, "source"), (self.middle, "middle"), *self.sink.forms):
-            fields += form.fields(name) if form else []
+            fields += form.fields(name, self.program.offsets) if form else []
         return fields
 
     def places(self, buffers: list[tuple[str, str]]) -> tuple[list[Field], list[tuple[str, str, str]]]:

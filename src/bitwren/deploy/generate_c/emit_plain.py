@@ -37,7 +37,7 @@ def _score(program: Program, step: Step):
     weights = np.packbits(conv.weights.ravel() > 0, bitorder="little") if bits else conv.weights.ravel()
     fields = [Field("uint8_t" if bits else "int8_t", "weights", weights)]
     fields.append(Field("int32_t" if isinstance(zero, int) else "uint8_t", "zero", zero))
-    fields += source.fields("source") if source else []
+    fields += source.fields("source", program.offsets) if source else []
     load = "const int32_t zero = k->zero;" if isinstance(zero, int) else "const int32_t zero = k->zero[c];"
     before, each = (source.before("source"), source.each("source", "c")) if source else ([], [])
     (before if isinstance(zero, int) else each).append(load)
@@ -65,7 +65,7 @@ def _multiply(program: Program, step: Step):
     fields = [Field("uint8_t" if bits else "int8_t", "weights", weights)]
     fields.append(Field("int32_t" if isinstance(zero, int) else "uint8_t", "zero", zero))
     for form, name in sink.forms:
-        fields += form.fields(name)
+        fields += form.fields(name, program.offsets)
     padded = step.other is not None and step.other.channels < conv.weights.shape[0]
     values = dict(
         title=f"{' x '.join(map(str, x.shape))} to {' x '.join(map(str, y.shape))}",
@@ -102,7 +102,7 @@ def _requantise(program: Program, step: Step):
         each=form.each("own", "c"),
         value=lambda x: form.value("own", x),
     )
-    return "requantise", "requantise.c.in", form.fields("own"), values
+    return "requantise", "requantise.c.in", form.fields("own", program.offsets), values
 
 
 def _add(program: Program, step: Step):
@@ -147,7 +147,7 @@ def _halve(program: Program, step: Step):
         each=form.each("own", "c"),
         value=lambda v: form.value("own", v),
     )
-    return "halve", "halve.c.in", form.fields("own"), values
+    return "halve", "halve.c.in", form.fields("own", program.offsets), values
 
 
 def _sum(program: Program, step: Step):

@@ -32,14 +32,14 @@ class Form:
     high: int | None
     reaches: tuple[int, int]
 
-    def fields(self, name: str) -> list[Field]:
-        """Return the constants, as fields of the step's struct."""
+    def fields(self, name: str, offsets: str = "int32_t") -> list[Field]:
+        """Return the constants, as fields of the step's struct. offsets: the C type of an offset for each channel."""
         found = [Field("uint32_t", f"{name}_shift", self.shift)]
         if self.kind not in ("shift", "left"):
             c_type = "int8_t" if self.kind == "powers" else "int16_t"
             found.append(_field(c_type, f"{name}_multiplier", self.multiplier))
         if self.kind != "left" or self.offset != 0:
-            found.append(_field("int32_t", f"{name}_offset", self.offset))
+            found.append(_field(offsets, f"{name}_offset", self.offset))
         return found
 
     def before(self, name: str) -> list[str]:

@@ -6,7 +6,7 @@ from importlib import resources
 
 from bitwren.deploy.generate_c.constants import Field
 from bitwren.deploy.generate_c.template import render
-from bitwren.network.graph import Network
+from bitwren.network.graph import INT16, Network, Requantise
 
 NAME = "@NAME@"
 
@@ -24,9 +24,16 @@ class Program:
     """Kernels and functions of steps by their text; equal texts have one name."""
 
     def __init__(self, network: Network, arena: int, compact: bool = False):
-        """arena: bytes. compact: whether functions that can serve all convolutions do, for the least flash."""
+        """arena: bytes. compact: whether functions that can serve all convolutions do, for the least flash.
+
+        offsets: the C type of a requantise's offset where each channel has one.
+        """
         self.network, self.compact = network, compact
         self._place = "uint16_t" if arena < 1 << 16 else "uint32_t"
+        # One type for all steps: steps that differ in it alone would each have a function.
+        several = [n.offset for n in network.nodes if isinstance(n, Requantise) and len(n.offset) > 1]
+        fit = all(INT16[0] <= offset.min() and offset.max() <= INT16[1] for offset in several)
+        self.offsets = "int16_t" if fit else "int32_t"
         self.constant_bytes = 0  # of the kernels
         self._names: dict[str, str] = {}
         self._counts: dict[str, int] = {}
