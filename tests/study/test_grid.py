@@ -129,7 +129,7 @@ def test_a_file_that_is_not_there(tmp_path):
         read_study(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize(("name", "runs"), [("paper", 60), ("two-cores", 24), ("remedies", 42)])
+@pytest.mark.parametrize(("name", "runs"), [("paper", 60), ("two-cores", 36), ("remedies", 42)])
 def test_the_studies_that_come_along(name, runs):
     study = read_study(STUDIES / f"{name}.toml")
     assert (study.name, len(study.runs)) == (name, runs)
