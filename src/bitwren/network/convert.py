@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bitwren.errors import ModelError, UsageError, unknown_name
 from bitwren.network.folded import Affine, Centre, FoldedBlock, FoldedConv, FoldedNetwork, fold_batch_norm
 from bitwren.network.graph import Network
-from bitwren.network.quantise import Scales, quantise, stream_exponent, zero_point
+from bitwren.network.quantise import Scales, base, quantise, stream_exponent, zero_point
 from bitwren.network.simulate import Simulation
 from bitwren.train.layers import BinaryConv2d, CentredReLU, FloatConv2d, ShiftedReLU, Shortcut, Standardise
 from bitwren.train.networks import Block, ResidualNetwork
@@ -113,7 +113,7 @@ def is_shift_only(folded: FoldedNetwork) -> bool:
 def _shifted_relu_steps(bits: int, shift_only: bool) -> np.ndarray:
     """Return the steps that a shifted ReLU's codes may have: one over a zero point, or 2 and more with zero point 0.
 
-    Steps above 1 hold activations beyond 254 in 8 bits; they round -1 up to 0.
+    Steps above 1 hold activations beyond 254 in 8 bits.
     """
     top = 2**bits - 1
     per_octave = 1 if shift_only else 4
@@ -128,6 +128,7 @@ class _Site:
 
     steps: np.ndarray
     zeros: np.ndarray
+    bases: np.ndarray
     error: np.ndarray
     largest: float = 0.0
 
@@ -160,11 +161,11 @@ def choose_scales(
     for name, act in _activations(network):
         if isinstance(act, ShiftedReLU):
             steps = _shifted_relu_steps(bits, shift_only)
-            zeros = np.array([zero_point(step) for step in steps], float)
+            zeros, bases = (np.array([of(step) for step in steps], float) for of in (zero_point, base))
         else:
             steps = max(values[name], 1e-6) / top * np.geomspace(0.1, 1.0, _STEPS_TRIED)
-            zeros = np.zeros_like(steps)
-        sites[name] = _Site(steps, zeros, np.zeros(len(steps)), values[name])
+            zeros = bases = np.zeros_like(steps)
+        sites[name] = _Site(steps, zeros, bases, np.zeros(len(steps)), values[name])
     if method == "max":
         steps = {name: _covering(site, site.largest, top) for name, site in sites.items()}
     elif method == "percentile":
@@ -181,7 +182,7 @@ def choose_scales(
 
 def _covering(site: _Site, reach: float, top: int) -> float:
     """Return the smallest candidate step whose codes reach that value, else the largest."""
-    fits = site.steps[(top - site.zeros) * site.steps >= reach]
+    fits = site.steps[(top - site.zeros) * site.steps + site.bases >= reach]
     return float(fits.min() if len(fits) else site.steps.max())
 
 
@@ -240,8 +241,8 @@ def _stage_exponents(network: ResidualNetwork, streams: Mapping[str, float]) -> 
 def _record_errors(network: ResidualNetwork, images: np.ndarray, sites: Mapping[str, _Site], top: int) -> None:
     def see(site: _Site) -> Callable[[Tensor], None]:
         def add(out: Tensor) -> None:
-            for k, (step, zero) in enumerate(zip(site.steps, site.zeros, strict=True)):
-                coded = ((out / step).round_().clamp_(-zero, top - zero)).mul_(step)
+            for k, (step, zero, least) in enumerate(zip(site.steps, site.zeros, site.bases, strict=True)):
+                coded = (out - least).div_(step).round_().clamp_(-zero, top - zero).mul_(step).add_(least)
                 site.error[k] += float((coded - out).square_().sum())
 
         return add

@@ -1,12 +1,15 @@
 """Folded float network + scales -> integer network (docs/integer-network.md). NumPy only.
 
 A code q stands for the real value (q - zero) * step, a stream value r for r * 2**-exponent, a sum for sum * scale with
-the scale that its codes and weights give. Where two scales meet stands a Requantise, whose constants come from the
-ratio of the scales: a shift where that is a power of two and the same for all channels, else a fixed-point multiplier.
+the scale that its codes and weights give; to that comes the tensor's base, mostly 0. Where two scales meet stands a
+Requantise, whose constants come from the ratio of the scales: a shift where that is a power of two and the same for all
+channels, else a fixed-point multiplier.
 
 Shifted ReLU: max(x, -1) is 0 in codes when zero * step = 1, so the clamp of the codes IS the activation. Its scale is
 therefore given by the zero point alone, step = 1 / zero; with a power of two only shifts are left. Activations too
-large for step 1 take a step of 2 or more with zero point 0: -1 lies within half a step of 0 and is rounded to it.
+large for step 1 take a step of 2 or more with zero point 0 and base -1: code 0 is -1 again, the value that most of them
+have. What the base adds to a filter's sum is a constant, which the next requantise brings in: an offset per channel. It
+is the mean over all positions, for at the borders, where padding is no -1 but 0, it is less.
 """
 
 import dataclasses
@@ -31,6 +34,7 @@ from bitwren.network.graph import (
     Sum,
 )
 
+_NO_BASE = np.zeros(1)
 LOGIT_BITS = 16  # of the fraction, for logits that a batch norm scales class by class
 
 
@@ -51,6 +55,11 @@ class Scales:
 def zero_point(step: float) -> int:
     """Return the zero point of a shifted ReLU's codes: the code of -1 is then 0, exactly where 1 / step is whole."""
     return round(1 / step)
+
+
+def base(step: float) -> float:
+    """Return what is added to every code of a shifted ReLU times its step."""
+    return -1.0 if step > 1 else 0.0
 
 
 def activation_names(network: FoldedNetwork) -> list[str]:
@@ -77,7 +86,9 @@ def requantise_constants(gain: np.ndarray, bias: np.ndarray, where: str) -> tupl
         shifts = range(start, -1, -1)
     for shift in shifts:
         multiplier = np.round(gain * 2.0**shift)
-        offset = np.round(bias * 2.0**shift) + ((1 << shift) >> 1)
+        scaled = bias * 2.0**shift
+        # Beside the half a fraction of the offset never matters, so 0.5 goes down; without, it is the rounding itself.
+        offset = np.ceil(scaled - 0.5) + (1 << shift - 1) if shift else np.floor(scaled + 0.5)
         if np.abs(multiplier).max() < 2**15 and INT32[0] <= offset.min() and offset.max() <= INT32[1]:
             return _single(multiplier).astype(np.int16), _single(offset).astype(np.int32), shift
     raise ModelError(f"{where}: offset {np.abs(bias).max():.3g} does not fit beside a scale ratio of {gain[0]:.3g}")
@@ -87,19 +98,27 @@ def _single(values: np.ndarray) -> np.ndarray:
     return values[:1] if np.all(values == values[0]) else values
 
 
+def _inside(side: int, conv: Conv, before: int, after: int) -> np.ndarray:
+    """Return at what share of the positions along an axis each row of the window lies in the picture, (F,)."""
+    window = conv.weights.shape[1]
+    first = np.arange(0, side + before + after - window + 1, conv.stride) - before
+    at = first[:, None] + np.arange(window)
+    return ((at >= 0) & (at < side)).mean(0)
+
+
 class _Builder:
-    """Nodes so far, and the real scale of each tensor: (1,) or (C,) float64; real = (integer - zero) * scale."""
+    """Nodes so far, and scale and base of each tensor: (1,) or (C,) float64; real = (integer - zero) * scale + base."""
 
     def __init__(self, channels: int, height: int, width: int, zero: np.ndarray):
         self.input = (channels, height, width)
         self.zero = zero
         self.nodes: list[Node] = []
-        self.scale = {PIXELS: np.ones(1)}
+        self.scale, self.base = {PIXELS: np.ones(1)}, {PIXELS: np.zeros(1)}
         self.shape = {PIXELS: self.input}
 
-    def put(self, node: Node, shape: tuple[int, int, int], scale: np.ndarray) -> str:
+    def put(self, node: Node, shape: tuple[int, int, int], scale: np.ndarray, base: np.ndarray = _NO_BASE) -> str:
         self.nodes.append(node)
-        self.scale[node.name], self.shape[node.name] = scale, shape
+        self.scale[node.name], self.base[node.name], self.shape[node.name] = scale, base, shape
         return node.name
 
     def conv(self, name: str, source: str, conv: FoldedConv) -> str:
@@ -116,25 +135,29 @@ class _Builder:
             (side + before + after - window) // conv.stride + 1
             for side, before, after in ((height, padding[0], padding[2]), (width, padding[1], padding[3]))
         )
-        return self.put(node, (len(weights), *size), self.scale[source] * scale)
+        scale = self.scale[source] * scale
+        inside = np.outer(_inside(height, node, *padding[::2]), _inside(width, node, *padding[1::2]))
+        constant = (node.weights.sum(3) * inside).sum((1, 2)) * (self.base[source] / self.scale[source])
+        return self.put(node, (len(weights), *size), scale, np.round(constant) * scale)  # a whole number of sums
 
     def requantise(
-        self, name, source, affine: Affine | None, step: float, low: int, high: int, zero: int | None
+        self, name, source, affine: Affine | None, step: float, low: int, high: int, zero: int | None, base: float = 0.0
     ) -> str:
-        """Give (affine(real) / step) + zero, clamped."""
-        scale, bias = self.scale[source], 0.0
+        """Give ((affine(real) - base) / step) + zero, clamped."""
+        scale, bias = self.scale[source], self.base[source]
         if affine is not None:
-            scale, bias = scale * affine.gain, affine.bias
-        gain, bias = np.broadcast_arrays(scale / step, bias / step + (zero or 0))
-        constants = requantise_constants(gain, bias, name)
-        return self.put(Requantise(name, source, *constants, low, high, zero), self.shape[source], np.array([step]))
+            scale, bias = scale * affine.gain, bias * affine.gain + affine.bias
+        gain, bias = np.broadcast_arrays(scale / step, (bias - base) / step + (zero or 0))
+        node = Requantise(name, source, *requantise_constants(gain, bias, name), low, high, zero)
+        return self.put(node, self.shape[source], np.array([step]), np.array([base]))
 
     def codes(self, name: str, source: str, norm: Affine | Centre | None, step: float, bits: int) -> str:
         """The activation: batch norm and ReLU for an Affine, else the shifted ReLU."""
-        zero = 0 if isinstance(norm, Affine) else zero_point(step)
-        if isinstance(norm, Centre):
-            norm = Affine(np.ones_like(norm.mean), -norm.mean)
-        return self.requantise(name, source, norm, step, 0, 2**bits - 1, zero)
+        top = 2**bits - 1
+        if isinstance(norm, Affine):
+            return self.requantise(name, source, norm, step, 0, top, 0)
+        shift = None if norm is None else Affine(np.ones_like(norm.mean), -norm.mean)
+        return self.requantise(name, source, shift, step, 0, top, zero_point(step), base(step))
 
     def stream(self, name: str, source: str, exponent: int) -> str:
         return self.requantise(name, source, None, 2.0**-exponent, *INT16, None)
@@ -179,7 +202,7 @@ def quantise(network: FoldedNetwork, scales: Scales, about: Mapping) -> Network:
     codes = build.codes("act", x, network.norm, scales.steps["act"], scales.bits)
     x = build.conv("head", codes, network.head)
     positions = build.shape[x][1] * build.shape[x][2]
-    x = build.put(Sum("sum", x), (build.shape[x][0], 1, 1), build.scale[x])
+    x = build.put(Sum("sum", x), (build.shape[x][0], 1, 1), build.scale[x], build.base[x] * positions)
     head_norm = network.head_norm
     if head_norm is None and len(build.scale[x]) > 1:  # 8-bit weights: each class has a scale of its own
         head_norm = Affine(np.ones(len(network.classes)), np.zeros(len(network.classes)))
@@ -188,6 +211,8 @@ def quantise(network: FoldedNetwork, scales: Scales, about: Mapping) -> Network:
         mean = Affine(head_norm.gain / positions, head_norm.bias)
         build.requantise("logits", x, mean, 2.0**-LOGIT_BITS, *INT32, None)
         logit_scale = 2.0**-LOGIT_BITS / network.temperature
+    elif build.base[x].any():
+        build.requantise("logits", x, None, float(build.scale[x][0]), *INT32, None)
     return Network(*shape, zero, tuple(build.nodes), network.classes, float(logit_scale), about)
 
 
