@@ -58,7 +58,7 @@ def zero_point(step: float) -> int:
 
 
 def base(step: float) -> float:
-    """Return what is added to every code of a shifted ReLU times its step."""
+    """Return the real value of the zero point of a shifted ReLU's codes: 0, or -1 where the step passes 1."""
     return -1.0 if step > 1 else 0.0
 
 
