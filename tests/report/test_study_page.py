@@ -284,6 +284,23 @@ def test_an_axis_that_names_the_data_set_is_not_compared():
     ]
 
 
+@pytest.mark.parametrize(("variants", "heads"), [(4, ["data", *"abcd"]), (5, ["variant", "cifar10-jpeg", "digits"])])
+def test_more_variants_than_fit_side_by_side_are_lines(tmp_path, variants, heads):
+    records = [
+        run(data=data, run=f"{data}-{remedy}", axes={"data": data, "remedy": remedy}, test=0.5 + k / 100 + j / 10)
+        for j, data in enumerate(("cifar10-jpeg", "digits"))
+        for k, remedy in enumerate("abcde"[:variants])
+    ]
+    table = page_of(tmp_path / "s", records).partition("<table")[2].partition("</table>")[0]
+    assert re.findall(r'<th scope="col">([^<]*)', table) == heads
+    lines = list("abcde") if variants > 4 else ["cifar10-jpeg", "digits"]
+    assert re.findall(r'<th scope="row">([^<]*)', table) == lines
+    told = re.findall(r"<strong>([\d.]+)", table)
+    errors = [[50 - k - 10 * j for k in range(variants)] for j in range(2)]
+    wanted = zip(*errors, strict=True) if variants > 4 else errors
+    assert told == [f"{error:.2f}" for line in wanted for error in line]
+
+
 @pytest.mark.parametrize("bits", [(1,), (1, 32)])
 def test_no_two_columns_look_alike(bits):
     grid = Grid([run(activation=f"remedy {k}", bits=b) for k in range(12) for b in bits])
