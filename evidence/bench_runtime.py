@@ -80,18 +80,8 @@ def peak_in_c(model: Path) -> dict | None:
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "peak"
         include = PEAK_SOURCE.parents[1] / "include"
-        command = [
-            "cc",
-            "-std=c11",
-            "-O2",
-            f"-I{include}",
-            str(PEAK_SOURCE),
-            f"-L{FOLDER}",
-            "-lbitwren",
-            f"-Wl,-rpath,{FOLDER}",
-            "-o",
-            str(program),
-        ]
+        command = ["cc", "-std=c11", "-O2", f"-I{include}", str(PEAK_SOURCE), f"-L{FOLDER}", "-lbitwren",
+                   f"-Wl,-rpath,{FOLDER}", "-o", str(program)]
         try:
             subprocess.run(command, check=True)
             told = subprocess.run([program, model], check=True, capture_output=True, text=True).stdout

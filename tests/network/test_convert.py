@@ -204,7 +204,7 @@ def test_activations_that_pass_the_largest_code_of_step_1_take_a_larger_step(opt
     integer = quantise(folded, scales, {})
     assert (integer.total_multiplications == 0) == (not options)
     logits, truth = run(integer, images) * integer.logit_scale, made(torch.from_numpy(images)).numpy()
-    # No bound is derived for the whole network; with codes that end at 254 it is below 0.99, with -1 as 0 below 0.9999.
+    # No bound is derived for the whole network; with codes that end at 254 it is below 0.99.
     assert np.corrcoef(logits.ravel(), truth.ravel())[0, 1] > 0.9999
 
 
