@@ -133,6 +133,22 @@ def test_digits():
     assert md5(load_dataset("digits").test.images.tobytes()) == md5(split.test.images.tobytes())
 
 
+def test_broken_digits(tmp_path, monkeypatch):
+    from importlib.machinery import ModuleSpec
+
+    package = ModuleSpec("sklearn", None, is_package=True)
+    package.submodule_search_locations.append(str(tmp_path))
+    monkeypatch.setattr("bitwren.pictures.readers.find_spec", lambda name: package)
+    with pytest.raises(DataError, match=r"digits.csv.gz: scikit-learn's digits cannot be read: .*not found"):
+        load_dataset("digits")
+    path = tmp_path / "datasets" / "data" / "digits.csv.gz"
+    path.parent.mkdir(parents=True)
+    for content, message in ((b"1,2,x\n", "could not convert"), (b"1,2,3\n", "cannot reshape")):
+        path.write_bytes(gzip.compress(content))
+        with pytest.raises(DataError, match=f"digits.csv.gz: scikit-learn's digits cannot be read: {message}"):
+            load_dataset("digits")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -372,7 +388,7 @@ def test_a_status_is_told(monkeypatch, server):
 
 @pytest.mark.parametrize(
     ("module", "name", "needed"),
-    [("sklearn.datasets", "digits", "scikit-learn"), ("scipy.io", "svhn-train", "SciPy"), ("pooch", "mnist", "pooch")],
+    [("sklearn", "digits", "scikit-learn"), ("scipy.io", "svhn-train", "SciPy"), ("pooch", "mnist", "pooch")],
 )
 def test_a_missing_library_is_named(tmp_path, monkeypatch, module, name, needed):
     import sys

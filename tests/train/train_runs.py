@@ -150,7 +150,6 @@ def _serve(folder: Path):
 
     processes: more than one is as under torchrun. kill_after: seconds until SIGKILL, wherever the processes then are.
     """
-    import sklearn.datasets  # noqa: F401
     import torch._dynamo  # every optimiser imports it
     import torch.utils.tensorboard  # noqa: F401
     from torch.distributed import TCPStore
