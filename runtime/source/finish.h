@@ -187,13 +187,24 @@ INLINE void add_plane(const bw_plane *plane, const int16_t *inner, int32_t y, in
     }
 }
 
+/* Fetch what comes next of a plane, its next channel. */
+INLINE void prefetch_next(const bw_plane *plane, const char *inner, int32_t channel, int32_t y, int32_t x, int32_t count) {
+    const ptrdiff_t vector = (ptrdiff_t)(BW_LANES * plane->bytes);
+    if (channel + 1 >= plane->channels) return;
+    inner += ((ptrdiff_t)plane->channel_stride + bw_step(plane, y, x)) * vector;
+    for (ptrdiff_t at = 0; at < count * vector; at += BW_ALIGNMENT) prefetch(inner + at);
+}
+
 /* The first tile of the run begins at inner vector (y, x) of `channel`. */
 INLINE void run_program(const bw_program *program, char *arena, int32_t channel, int32_t y, int32_t x, values *value,
                         const int32_t vectors, const int32_t columns) {
     values kept[BW_MAX_KEPT];
     for (const bw_instruction *in = program->instructions; in < program->instructions + program->count; in++) {
         char *inner = NULL; /* of the plane's channel */
-        if (in->plane != NULL) inner = arena + in->plane->offset + bw_inner(in->plane, channel) * BW_LANES * in->plane->bytes;
+        if (in->plane != NULL) {
+            inner = arena + in->plane->offset + bw_inner(in->plane, channel) * BW_LANES * in->plane->bytes;
+            if (in->prefetch) prefetch_next(in->plane, inner, channel, y, x, value->count);
+        }
         switch (in->action) {
         case BW_KEEP: copy_values(&kept[in->slot], value, vectors); break;
         case BW_AGAIN: copy_values(value, &kept[in->slot], vectors); break;

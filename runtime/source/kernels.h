@@ -32,6 +32,7 @@ typedef struct {
     bw_action action;
     int32_t shift, low, high;
     int32_t split;                      /* BW_SPLIT: bits of the lower half */
+    int32_t prefetch;                   /* whether the plane is more than the nearer caches hold */
     int32_t slot;                       /* BW_KEEP, BW_AGAIN: below BW_MAX_KEPT */
     bw_narrow narrow;                   /* requantise: what does for every x that is int16 */
     const int32_t *multiplier, *offset; /* (channels) */
@@ -98,6 +99,7 @@ typedef struct {
     const uint8_t *indices;
     const int16_t *owed;                /* (outputs): where an output's sums start; NULL for 0 */
     int16_t most_owed;                  /* of them */
+    int32_t groups_at_once;             /* 1 or 2; 1 where bw_most_groups says so */
     int32_t table_positions;            /* tables that a tile needs at once */
     bw_program program;
 } bw_lookup;
@@ -164,6 +166,7 @@ typedef struct {
 typedef struct {
     const char *name;
     int32_t has_halved; /* lookups of groups of BW_HALVED_GROUP */
+    int32_t groups_at_once; /* at most, where they may be two (bw_most_groups) */
     void (*lookup)(const bw_lookup *step, const bw_context *context, int32_t item);
     void (*direct)(const bw_direct *step, const bw_context *context, int32_t item);
     void (*pool)(const bw_pool *step, const bw_context *context, int32_t channel);

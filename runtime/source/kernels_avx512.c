@@ -3,6 +3,7 @@
  * enough for tables of half the sums. */
 #define KERNELS avx512
 #define HAS_HALVED 1
+#define GROUPS_AT_ONCE 2
 #include "vectors_avx2.h"
 
 INLINE V v_xor(V a, V b) { return _mm256_xor_si256(a, b); }

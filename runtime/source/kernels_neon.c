@@ -1,6 +1,8 @@
 /* Kernel set for 64-bit Arm: every such processor has these instructions. Little-endian. */
 #define KERNELS neon
 #define HAS_HALVED 0
+#define GROUPS_AT_ONCE 1
+#define KEEP_ORDER(word, sum, vectors)
 #include <arm_neon.h>
 #include <stdint.h>
 
@@ -13,6 +15,8 @@
 #else
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
+
+INLINE void prefetch(const void *from) { __builtin_prefetch(from); }
 
 typedef struct {
     int16x8_t low, high; /* lanes 0..7 and 8..15 */

@@ -1,6 +1,8 @@
 /* Kernel set in plain C11: loops over lanes that a compiler turns into whatever vectors its target has. */
 #define KERNELS portable
 #define HAS_HALVED 0
+#define GROUPS_AT_ONCE 1
+#define KEEP_ORDER(word, sum, vectors)
 #include <stdint.h>
 #include <string.h>
 
@@ -14,6 +16,8 @@
 #define NOINLINE
 #endif
 #define UNROLL
+
+INLINE void prefetch(const void *from) { (void)from; }
 
 typedef struct {
     int16_t lane[BW_LANES];

@@ -209,44 +209,57 @@ INLINE void count_time(const bw_context *context, bw_part part, double *since) {
 
 /* ------------------------------------------------------------------ 3 x 3 */
 
-/* Add a chunk's lookups to the sums of one tile, for `outputs` channels. The tables stand column by column in a ring of
- * as many columns as a tile's window has; `phase` is the slot of its first. Everything but the index is a constant. */
-INLINE void look_up_3x3(const char *tables, const uint8_t *index, int16_t *sums, int32_t outputs, const int32_t rows,
-                        const int32_t columns, const int32_t stride, const int32_t group, const int32_t phase) {
+/* Add the lookups of `groups` groups to the sums of one tile, for `outputs` channels. The tables of a group stand column
+ * by column in a ring of as many columns as a tile's window has; `phase` is the slot of its first. The tables of the next
+ * group follow, and its indices are `next_index` bytes on. Everything but the indices is a constant. */
+INLINE void look_up_3x3(const char *tables, const uint8_t *index, size_t next_index, int16_t *sums, int32_t outputs,
+                        const int32_t rows, const int32_t columns, const int32_t stride, const int32_t group,
+                        const int32_t groups, const int32_t phase) {
     const int32_t high = (rows - 1) * stride + 3, ring = (columns - 1) * stride + 3, vectors = rows * columns;
     const int32_t index_bytes = (9 * group + 7) / 8, table_bytes = (int32_t)TABLE_BYTES(group);
     const uint64_t mask = (uint64_t)(table_bytes - VECTOR);
     for (int32_t o = 0; o < outputs; o++, index += index_bytes, sums += vectors * BW_LANES) {
-        const uint64_t word = load_index(index);
-        uint64_t entry[9]; /* offsets in a table, 2^5 = VECTOR; added to `tables` by the loads themselves */
-        UNROLL for (int32_t t = 0; t < 9; t++) entry[t] = rotate_right(word, (group * t - 5) & 63) & mask;
         V sum[BW_MAX_TILE];
         UNROLL for (int32_t i = 0; i < vectors; i++) sum[i] = v_load(sums + i * BW_LANES);
+        UNROLL for (int32_t g = 0; g < groups; g++) {
+            uint64_t word = load_index(index + (size_t)g * next_index);
 #if HAS_HALVED
-        const V all_bits = v_set_bits(word);
+            const V all_bits = v_set_bits(word);
 #endif
-        UNROLL for (int32_t t = 0; t < 9; t++) {
+            UNROLL for (int32_t t = 0; t < 9; t++) {
+                /* Offset in a table, 2^5 = VECTOR; added to `tables` by the loads themselves. */
+                const uint64_t entry = rotate_right(word, (group * t - 5) & 63) & mask;
 #if HAS_HALVED
-            const V complements = v_spread_bit(all_bits, group * t + group - 1);
+                const V complements = v_spread_bit(all_bits, group * t + group - 1);
 #endif
-            UNROLL for (int32_t i = 0; i < vectors; i++) {
-                const int32_t row = t / 3 + i / columns * stride;
-                const int32_t slot = (t % 3 + i % columns * stride + phase) % ring;
-                V found = v_load((const int16_t *)(const void *)(tables + (slot * high + row) * table_bytes + entry[t]));
+                UNROLL for (int32_t i = 0; i < vectors; i++) {
+                    const int32_t row = t / 3 + i / columns * stride;
+                    const int32_t slot = (t % 3 + i % columns * stride + phase) % ring;
+                    const size_t table = (size_t)(((g * ring + slot) * high + row) * table_bytes);
+                    V found = v_load((const int16_t *)(const void *)(tables + table + entry));
 #if HAS_HALVED
-                if (group == BW_HALVED_GROUP) found = v_xor(found, complements);
+                    if (group == BW_HALVED_GROUP) found = v_xor(found, complements);
 #endif
-                sum[i] = v_add(sum[i], found);
+                    sum[i] = v_add(sum[i], found);
+                }
+                KEEP_ORDER(word, sum, vectors);
             }
         }
         UNROLL for (int32_t i = 0; i < vectors; i++) v_store(sums + i * BW_LANES, sum[i]);
     }
 }
 
-typedef void look_up_function(const char *tables, const uint8_t *index, int16_t *sums, int32_t outputs);
+/* A processor's own prefetching stops at every page. */
+INLINE void prefetch_indices(const uint8_t *index, size_t next_index, int32_t bytes, int32_t groups) {
+    for (int32_t g = 0; g < groups; g++, index += next_index)
+        for (int32_t at = 0; at < bytes; at += BW_ALIGNMENT) prefetch(index + at);
+}
+
+typedef void look_up_function(const char *tables, const uint8_t *index, size_t next_index, int16_t *sums,
+                              int32_t outputs);
 
 INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t number,
-                       look_up_function *const *look_up, const int32_t rows, const int32_t columns,
+                       look_up_function *const *const *look_up, const int32_t rows, const int32_t columns,
                        const int32_t stride, const int32_t group) {
     const int32_t high = (rows - 1) * stride + 3, ring = (columns - 1) * stride + 3, vectors = rows * columns;
     const int32_t overlap = ring - columns * stride; /* columns of tables that the next tile uses again */
@@ -255,34 +268,40 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t
     const char *input = context->arena + step->input->offset;
     lookup_item item = open_item(step, context, number);
     const ptrdiff_t corner = bw_step(step->input, item.y * stride - step->top, item.x * stride - step->left);
+    const size_t next_index = (size_t)form->outputs * (size_t)form->index_bytes;
     double since = context->seconds != NULL ? bw_seconds() : 0;
-    for (int32_t set = 0; set < form->sets; set++) {
-        const int32_t left = form->channels - set * group, channels = left < group ? left : group;
-        const char *x = input + ((ptrdiff_t)bw_inner(step->input, set * group) + corner) * (ptrdiff_t)source.vector;
-        const uint8_t *index =
-            step->indices + ((size_t)set * (size_t)form->outputs + (size_t)item.first) * (size_t)form->index_bytes;
+    for (int32_t set = 0, groups; set < form->sets; set += groups) {
+        groups = set + step->groups_at_once <= form->sets ? step->groups_at_once : 1;
+        const uint8_t *index = step->indices + (size_t)set * next_index + (size_t)item.first * (size_t)form->index_bytes;
         int32_t phase = 0;
         for (int32_t tile = 0; tile < item.tiles; tile++) {
-            for (int32_t column = tile > 0 ? overlap : 0; column < ring; column++) {
-                const int32_t slot = (phase + column) % ring;
-                make_column(x + (size_t)(tile * columns * stride + column) * source.vector, &source,
-                            item.tables + (size_t)(slot * high) * TABLE_BYTES(group), item.reach + slot * high, high,
-                            TABLE_BYTES(group), channels);
-            }
             V more[BW_MAX_TILE];
-            UNROLL for (int32_t i = 0; i < vectors; i++) {
-                more[i] = v_set(0);
-                UNROLL for (int32_t column = 0; column < 3; column++) {
-                    const V *from = item.reach + (column + i % columns * stride + phase) % ring * high;
-                    UNROLL for (int32_t row = 0; row < 3; row++)
-                        more[i] = v_add(more[i], from[row + i / columns * stride]);
+            UNROLL for (int32_t i = 0; i < vectors; i++) more[i] = v_set(0);
+            for (int32_t g = 0; g < groups; g++) {
+                const int32_t first = (set + g) * group, left = form->channels - first, channels = left < group ? left : group;
+                const char *x = input + ((ptrdiff_t)bw_inner(step->input, first) + corner) * (ptrdiff_t)source.vector;
+                char *tables = item.tables + (size_t)(g * ring * high) * TABLE_BYTES(group);
+                V *reach = item.reach + g * ring * high;
+                for (int32_t column = tile > 0 ? overlap : 0; column < ring; column++) {
+                    const int32_t slot = (phase + column) % ring;
+                    make_column(x + (size_t)(tile * columns * stride + column) * source.vector, &source,
+                                tables + (size_t)(slot * high) * TABLE_BYTES(group), reach + slot * high, high,
+                                TABLE_BYTES(group), channels);
                 }
+                UNROLL for (int32_t i = 0; i < vectors; i++)
+                    UNROLL for (int32_t column = 0; column < 3; column++) {
+                        const V *from = reach + (column + i % columns * stride + phase) % ring * high;
+                        UNROLL for (int32_t row = 0; row < 3; row++)
+                            more[i] = v_add(more[i], from[row + i / columns * stride]);
+                    }
             }
             count_time(context, BW_TABLES, &since);
             keep_bound(&item, tile, more, vectors);
             count_time(context, BW_SPILLS, &since);
-            look_up[phase](item.tables, index, item.sums + (size_t)(tile * item.outputs * vectors) * BW_LANES,
-                           item.outputs);
+            if (tile == 0 && set + 2 * groups <= form->sets)
+                prefetch_indices(index + (size_t)groups * next_index, next_index, item.outputs * form->index_bytes, groups);
+            look_up[groups - 1][phase](item.tables, index, next_index,
+                                       item.sums + (size_t)(tile * item.outputs * vectors) * BW_LANES, item.outputs);
             count_time(context, BW_LOOKUPS, &since);
             phase = (phase + columns * stride) % ring;
         }
@@ -291,58 +310,74 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t
     count_time(context, BW_FINISHING, &since);
 }
 
-/* The tiles and strides that have code of their own, by the columns of their ring. */
-#define LOOK_UP(rows, columns, stride, group, phase)                                                                \
-    static void look_up_##rows##columns##stride##group##phase(const char *tables, const uint8_t *index,              \
-                                                              int16_t *sums, int32_t outputs) {                      \
-        look_up_3x3(tables, index, sums, outputs, rows, columns, stride, group, phase);                              \
+/* The tiles, strides and groups that have code of their own, by the columns of their ring. */
+#define PHASE(rows, columns, stride, group, groups, phase) look_up_##rows##columns##stride##group##groups##phase
+#define LOOK_UP(rows, columns, stride, group, groups, phase)                                                         \
+    static void PHASE(rows, columns, stride, group, groups, phase)(const char *tables, const uint8_t *index,         \
+                                                                   size_t next_index, int16_t *sums,                 \
+                                                                   int32_t outputs) {                                \
+        look_up_3x3(tables, index, next_index, sums, outputs, rows, columns, stride, group, groups, phase);          \
     }
-#define LOOK_UP_3(rows, columns, stride, group)                                                                      \
-    LOOK_UP(rows, columns, stride, group, 0)                                                                         \
-    LOOK_UP(rows, columns, stride, group, 1)                                                                         \
-    LOOK_UP(rows, columns, stride, group, 2)                                                                         \
-    PHASES(rows, columns, stride, group, PHASE(rows, columns, stride, group, 0),                                     \
-           PHASE(rows, columns, stride, group, 1), PHASE(rows, columns, stride, group, 2))
-#define LOOK_UP_4(rows, columns, stride, group) /* of 4 only every second: the next tile is 2 columns on */          \
-    LOOK_UP(rows, columns, stride, group, 0)                                                                         \
-    LOOK_UP(rows, columns, stride, group, 2)                                                                         \
-    PHASES(rows, columns, stride, group, PHASE(rows, columns, stride, group, 0), NULL,                               \
-           PHASE(rows, columns, stride, group, 2))
-#define LOOK_UP_5(rows, columns, stride, group)                                                                      \
-    LOOK_UP(rows, columns, stride, group, 0)                                                                         \
-    LOOK_UP(rows, columns, stride, group, 1)                                                                         \
-    LOOK_UP(rows, columns, stride, group, 2)                                                                         \
-    LOOK_UP(rows, columns, stride, group, 3)                                                                         \
-    LOOK_UP(rows, columns, stride, group, 4)                                                                         \
-    PHASES(rows, columns, stride, group, PHASE(rows, columns, stride, group, 0),                                     \
-           PHASE(rows, columns, stride, group, 1), PHASE(rows, columns, stride, group, 2),                           \
-           PHASE(rows, columns, stride, group, 3), PHASE(rows, columns, stride, group, 4))
-#define PHASE(rows, columns, stride, group, phase) look_up_##rows##columns##stride##group##phase
-#define PHASES(rows, columns, stride, group, ...)                                                                    \
+#define PHASES(rows, columns, stride, group, groups)                                                                 \
+    static look_up_function *const phases_##rows##columns##stride##group##groups[5]
+#define LOOK_UP_3(rows, columns, stride, group, groups)                                                              \
+    LOOK_UP(rows, columns, stride, group, groups, 0)                                                                 \
+    LOOK_UP(rows, columns, stride, group, groups, 1)                                                                 \
+    LOOK_UP(rows, columns, stride, group, groups, 2)                                                                 \
+    PHASES(rows, columns, stride, group, groups) = {PHASE(rows, columns, stride, group, groups, 0),                  \
+                                                    PHASE(rows, columns, stride, group, groups, 1),                  \
+                                                    PHASE(rows, columns, stride, group, groups, 2)};
+#define LOOK_UP_4(rows, columns, stride, group, groups) /* of 4 only every second: the next tile is 2 columns on */  \
+    LOOK_UP(rows, columns, stride, group, groups, 0)                                                                 \
+    LOOK_UP(rows, columns, stride, group, groups, 2)                                                                 \
+    PHASES(rows, columns, stride, group, groups) = {PHASE(rows, columns, stride, group, groups, 0), NULL,            \
+                                                    PHASE(rows, columns, stride, group, groups, 2)};
+#define LOOK_UP_5(rows, columns, stride, group, groups)                                                              \
+    LOOK_UP(rows, columns, stride, group, groups, 0)                                                                 \
+    LOOK_UP(rows, columns, stride, group, groups, 1)                                                                 \
+    LOOK_UP(rows, columns, stride, group, groups, 2)                                                                 \
+    LOOK_UP(rows, columns, stride, group, groups, 3)                                                                 \
+    LOOK_UP(rows, columns, stride, group, groups, 4)                                                                 \
+    PHASES(rows, columns, stride, group, groups) = {                                                                 \
+        PHASE(rows, columns, stride, group, groups, 0), PHASE(rows, columns, stride, group, groups, 1),              \
+        PHASE(rows, columns, stride, group, groups, 2), PHASE(rows, columns, stride, group, groups, 3),              \
+        PHASE(rows, columns, stride, group, groups, 4)};
+#define LOOKUP(rows, columns, stride, group, ...)                                                                    \
     static void lookup_##rows##columns##stride##group(const bw_lookup *step, const bw_context *context,              \
                                                       int32_t item) {                                                \
-        static look_up_function *const phases[] = {__VA_ARGS__};                                                     \
-        lookup_3x3(step, context, item, phases, rows, columns, stride, group);                                       \
+        static look_up_function *const *const look_up[] = {__VA_ARGS__};                                             \
+        lookup_3x3(step, context, item, look_up, rows, columns, stride, group);                                      \
     }
-LOOK_UP_3(1, 1, 1, 4)
-LOOK_UP_3(1, 1, 1, 5)
-LOOK_UP_3(4, 1, 1, 4)
-LOOK_UP_3(4, 1, 1, 5)
-LOOK_UP_4(2, 2, 1, 4)
-LOOK_UP_4(2, 2, 1, 5)
-LOOK_UP_3(1, 1, 2, 4)
-LOOK_UP_3(1, 1, 2, 5)
-LOOK_UP_3(4, 1, 2, 4)
-LOOK_UP_3(4, 1, 2, 5)
-LOOK_UP_5(2, 2, 2, 4)
-LOOK_UP_5(2, 2, 2, 5)
+#define ONE(ring, rows, columns, stride, group)                                                                      \
+    LOOK_UP_##ring(rows, columns, stride, group, 1)                                                                  \
+    LOOKUP(rows, columns, stride, group, phases_##rows##columns##stride##group##1)
+#if GROUPS_AT_ONCE > 1
+#define ONE_OR_TWO(ring, rows, columns, stride, group)                                                               \
+    LOOK_UP_##ring(rows, columns, stride, group, 1)                                                                  \
+    LOOK_UP_##ring(rows, columns, stride, group, 2)                                                                  \
+    LOOKUP(rows, columns, stride, group, phases_##rows##columns##stride##group##1, phases_##rows##columns##stride##group##2)
+#else
+#define ONE_OR_TWO ONE
+#endif
+ONE(3, 1, 1, 1, 4)
+ONE(3, 1, 1, 1, 5)
+ONE_OR_TWO(3, 4, 1, 1, 4)
+ONE_OR_TWO(3, 4, 1, 1, 5)
+ONE_OR_TWO(4, 2, 2, 1, 4)
+ONE_OR_TWO(4, 2, 2, 1, 5)
+ONE(3, 1, 1, 2, 4)
+ONE(3, 1, 1, 2, 5)
+ONE(3, 4, 1, 2, 4)
+ONE(3, 4, 1, 2, 5)
+ONE(5, 2, 2, 2, 4)
+ONE(5, 2, 2, 2, 5)
 #if HAS_HALVED
-LOOK_UP_3(1, 1, 1, 6)
-LOOK_UP_3(4, 1, 1, 6)
-LOOK_UP_4(2, 2, 1, 6)
-LOOK_UP_3(1, 1, 2, 6)
-LOOK_UP_3(4, 1, 2, 6)
-LOOK_UP_5(2, 2, 2, 6)
+ONE(3, 1, 1, 1, 6)
+ONE_OR_TWO(3, 4, 1, 1, 6)
+ONE_OR_TWO(4, 2, 2, 1, 6)
+ONE(3, 1, 1, 2, 6)
+ONE(3, 4, 1, 2, 6)
+ONE(5, 2, 2, 2, 6)
 #define OR_NULL(function) function
 #else
 #define OR_NULL(function) NULL

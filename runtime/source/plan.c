@@ -12,6 +12,9 @@ typedef struct {
     int32_t threads;
 } maker;
 
+#define FAR_BYTES ((size_t)1 << 17) /* what is larger has left the second-level cache before it is used again */
+#define MANY_OUTPUTS 64             /* measured: for fewer, two groups at once are not quicker than one */
+
 static const bw_tensor *tensor_of(const bitwren_network *network, int32_t tensor) {
     return tensor == BW_PIXELS ? &network->graph.pixels : &network->graph.nodes[tensor].result;
 }
@@ -43,40 +46,61 @@ static size_t reserved(const bw_plane *plane) {
     return (bw_plane_bytes(plane) + BW_ALIGNMENT - 1) / BW_ALIGNMENT * BW_ALIGNMENT + 13 * BW_ALIGNMENT;
 }
 
-/* Give every plane a place: the largest first, each at the lowest offset where it meets nothing that lives with it. */
+/* Note for each plane which one it replaces, or -1; no two replace the same. */
+static void choose_replaced(const maker *m, int32_t *replaced) {
+    const int32_t count = m->draft->plane_count;
+    for (int32_t k = 0; k < count; k++) replaced[k] = -1;
+    for (int32_t before = 0; before < count; before++)
+        for (int32_t k = 0; k < count; k++)
+            if (replaced[k] < 0 && may_replace(m, before, k)) {
+                replaced[k] = before;
+                break;
+            }
+}
+
+static int32_t first_there(const int32_t *replaced, int32_t plane) {
+    while (replaced[plane] >= 0) plane = replaced[plane];
+    return plane;
+}
+
+/* Give every plane a place: the largest first, each at the lowest offset where it meets nothing that lives with it. Planes
+ * that replace each other stay in one place, which is in the cache already, and count as one plane that lives longer. */
 static int place_planes(maker *m, bw_draft_plane *drafts) {
     const int32_t count = m->draft->plane_count;
+    int32_t *replaced = bw_take(&m->plan->heap, (size_t)count, sizeof *replaced);
     int32_t *order = bw_take(&m->plan->heap, (size_t)count, sizeof *order);
-    if (order == NULL) return 0;
+    if (replaced == NULL || order == NULL) return 0;
+    choose_replaced(m, replaced);
+    int32_t places = 0;
     for (int32_t k = 0; k < count; k++) {
-        int32_t at = k;
+        bw_draft_plane *first = &drafts[first_there(replaced, k)];
+        if (first->last_use < drafts[k].last_use) first->last_use = drafts[k].last_use;
+        if (replaced[k] >= 0) continue;
+        int32_t at = places++;
         for (; at > 0 && bw_plane_bytes(&m->planes[order[at - 1]]) < bw_plane_bytes(&m->planes[k]); at--)
             order[at] = order[at - 1];
         order[at] = k;
     }
-    size_t end = 0;
-    for (int32_t k = 0; k < count; k++) {
+    m->plan->arena_bytes = 0;
+    for (int32_t k = 0; k < places; k++) {
         bw_draft_plane *mine = &drafts[order[k]];
         const size_t size = reserved(&m->planes[order[k]]);
-        size_t offset = 0;
         for (int32_t other = 0; other < k;) {
             const bw_draft_plane *placed = &drafts[order[other]];
-            const size_t taken = reserved(&m->planes[order[other]]);
-            const int together = placed->producer <= mine->last_use && mine->producer <= placed->last_use &&
-                                 !(offset == placed->offset &&
-                                   (may_replace(m, order[k], order[other]) || may_replace(m, order[other], order[k])));
-            if (together && placed->offset < offset + size && offset < placed->offset + taken) {
-                offset = placed->offset + taken;
+            const size_t end = placed->offset + reserved(&m->planes[order[other]]);
+            const int together = placed->producer <= mine->last_use && mine->producer <= placed->last_use;
+            if (together && placed->offset < mine->offset + size && mine->offset < end) {
+                mine->offset = end;
                 other = 0; /* it may meet an earlier one now */
             } else {
                 other++;
             }
         }
-        mine->offset = m->planes[order[k]].offset = offset;
-        if (offset + size > end) end = offset + size;
+        if (mine->offset + size > m->plan->arena_bytes) m->plan->arena_bytes = mine->offset + size;
     }
+    for (int32_t k = 0; k < count; k++) m->planes[k].offset = drafts[k].offset = drafts[first_there(replaced, k)].offset;
     bw_give_back(&m->plan->heap, order);
-    m->plan->arena_bytes = end;
+    bw_give_back(&m->plan->heap, replaced);
     return 1;
 }
 
@@ -155,6 +179,12 @@ static bw_instruction requantise(const maker *m, int32_t number) {
     return to;
 }
 
+static int is_far(const bw_plane *plane) { return bw_plane_bytes(plane) > FAR_BYTES; }
+
+static bw_instruction add_plane(const bw_plane *plane) {
+    return (bw_instruction){.action = BW_ADD_PLANE, .plane = plane, .prefetch = is_far(plane)};
+}
+
 /* The slot in which a tensor of a step's chain is kept for a second reader, or -1. */
 static int32_t slot_of(const maker *m, const bw_draft_step *step, int32_t tensor) {
     int32_t slot = 0;
@@ -173,7 +203,7 @@ static int add_stores(const maker *m, int32_t number, int32_t tensor, bw_instruc
         const bw_draft_plane *plane = &m->draft->planes[k];
         if (plane->producer != number || plane->tensor != tensor) continue;
         bw_instruction *store = &to[(*count)++];
-        *store = (bw_instruction){.action = BW_STORE, .plane = &m->planes[k]};
+        *store = (bw_instruction){.action = BW_STORE, .plane = &m->planes[k], .prefetch = is_far(&m->planes[k])};
         if (!plane->codes) continue;
         const int32_t channels = m->planes[k].channels;
         int32_t *zero = bw_take(&m->plan->heap, (size_t)channels, sizeof *zero);
@@ -206,7 +236,7 @@ static int make_program(const maker *m, int32_t number, bw_program *program) {
         if (joined->again != BW_NO_TENSOR)
             to[count++] = (bw_instruction){.action = BW_AGAIN, .slot = slot_of(m, step, joined->again)};
         if (m->network->graph.nodes[node].op == BW_REQUANTISE) to[count++] = requantise(m, node);
-        else to[count++] = (bw_instruction){.action = BW_ADD_PLANE, .plane = &m->planes[joined->added]};
+        else to[count++] = add_plane(&m->planes[joined->added]);
         if (!add_stores(m, number, node, to, &count)) return 0;
     }
     *program = (bw_program){to, count};
@@ -214,12 +244,6 @@ static int make_program(const maker *m, int32_t number, bw_program *program) {
 }
 
 /* ------------------------------------------------------------------ steps */
-
-static int32_t padded_positions(const bw_lookup *step) {
-    const int32_t rows = bw_tile_rows(step->tile), columns = bw_tile_columns(step->tile), window = step->form.window;
-    if (window == 1) return step->form.set_groups * rows * columns;
-    return ((rows - 1) * step->stride + window) * ((columns - 1) * step->stride + window);
-}
 
 static const char *tile_name(bw_tile tile) { return tile == BW_TILE_1X1 ? "1x1" : tile == BW_TILE_2X2 ? "2x2" : "4x1"; }
 
@@ -237,7 +261,8 @@ static void make_conv(const maker *m, const bw_draft_step *from, bw_step_plan *s
                           .stride = node->stride, .top = node->padding[0], .left = node->padding[1], .tile = tile,
                           .cut = cut, .form = packed->form, .indices = packed->indices, .owed = packed->owed,
                           .most_owed = packed->most_owed};
-        to->table_positions = padded_positions(to);
+        to->groups_at_once = cut.part_outputs >= MANY_OUTPUTS ? bw_most_groups(to, m->network->kernels) : 1;
+        to->table_positions = bw_table_positions(to);
         const size_t scratch = bw_lookup_scratch(to);
         if (scratch > m->plan->scratch_bytes) m->plan->scratch_bytes = scratch;
     } else {
@@ -246,9 +271,10 @@ static void make_conv(const maker *m, const bw_draft_step *from, bw_step_plan *s
                                       .left = node->padding[1], .window = node->window, .channels = sliding.channels,
                                       .outputs = sliding.outputs, .cut = cut, .weights = packed->pairs};
     }
-    snprintf(step->choice, sizeof step->choice, "%s%d, tile %s, %dx%dx%d lanes of %dx%d, %d items",
-             step->kind == BW_LOOKUP ? "groups of " : "pairs, window ", step->kind == BW_LOOKUP ? packed->form.group : node->window,
-             tile_name(tile), b->grid.pictures, b->grid.rows, b->grid.columns, b->block_height, b->block_width, step->items);
+    const int two = step->kind == BW_LOOKUP && step->as.lookup.groups_at_once > 1;
+    snprintf(step->choice, sizeof step->choice, "%s%d%s, tile %s, %dx%dx%d lanes of %dx%d, %d items",
+             step->kind == BW_LOOKUP ? "groups of " : "pairs, window ",
+             step->kind == BW_LOOKUP ? packed->form.group : node->window, two ? ", 2 at once" : "", tile_name(tile), b->grid.pictures, b->grid.rows, b->grid.columns, b->block_height, b->block_width, step->items);
 }
 
 /* -1 where position `k` of a window over output vector `at` lies inside the input, lane by lane. */

@@ -63,6 +63,11 @@ double bw_blocks_cycles(const bw_blocks *blocks, const bw_sliding *sliding);
 /* The tile and the cut that end soonest on so many threads. */
 bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile *tile, int32_t threads);
 
+/* How many groups a lookup may take at once. More than one halves the loads and stores of sums, for more tables at hand. */
+int32_t bw_most_groups(const bw_lookup *step, const bw_kernels *kernels);
+/* Tables that a tile needs at once. */
+int32_t bw_table_positions(const bw_lookup *step);
+
 /* ------------------------------------------------------------------ draft.c: which nodes make a step, which planes */
 
 typedef struct {

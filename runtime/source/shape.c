@@ -116,6 +116,19 @@ bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile *
     return best;
 }
 
+/* Sums of 2 * 9 * BW_HALVED_GROUP codes fit int16 where codes are within 255 of their zero point, as in bytes. Under
+ * strides of 2 the tables of two groups would leave the first-level cache. */
+int32_t bw_most_groups(const bw_lookup *step, const bw_kernels *kernels) {
+    const int fit = step->form.window == 3 && step->stride == 1 && step->tile != BW_TILE_1X1 && step->input->bytes == 1;
+    return fit ? kernels->groups_at_once : 1;
+}
+
+int32_t bw_table_positions(const bw_lookup *step) {
+    const int32_t rows = bw_tile_rows(step->tile), columns = bw_tile_columns(step->tile), window = step->form.window;
+    if (window == 1) return step->form.set_groups * rows * columns;
+    return step->groups_at_once * ((rows - 1) * step->stride + window) * ((columns - 1) * step->stride + window);
+}
+
 size_t bw_lookup_scratch(const bw_lookup *step) {
     const size_t vector = 2 * BW_LANES, vectors = (size_t)(bw_tile_rows(step->tile) * bw_tile_columns(step->tile));
     const size_t tiles = (size_t)step->cut.strip_tiles * vectors, sums = tiles * (size_t)step->cut.part_outputs;

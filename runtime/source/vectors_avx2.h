@@ -13,6 +13,15 @@
 #endif
 
 typedef __m256i V;
+
+/* Compilers like to compute all offsets first, run out of registers, and spill: 20 % slower. */
+#define KEEP_ORDER(word, sum, vectors)                                                                    \
+    do {                                                                                                  \
+        if ((vectors) == 4) __asm__("" : "+r"(word), "+x"(sum[0]), "+x"(sum[1]), "+x"(sum[2]), "+x"(sum[3])); \
+        else __asm__("" : "+r"(word), "+x"(sum[0]));                                                      \
+    } while (0)
+INLINE void prefetch(const void *from) { _mm_prefetch((const char *)from, _MM_HINT_T0); }
+
 typedef struct {
     __m256i low, high; /* lanes 0..3 and 8..11, 4..7 and 12..15: the order of unpack and pack */
 } W, P;

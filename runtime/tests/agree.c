@@ -182,9 +182,10 @@ static void report_variants(void) {
         for (int stride = 1; stride <= 2; stride++)
             for (int tile = 0; tile < 3; tile++)
                 for (int group = 4; group <= BW_HALVED_GROUP; group++)
-                    printf("lookup %s, stride %d, tile %s, groups of %d: %s\n", three ? "3x3" : "any window", stride,
-                           tile == 0 ? "1x1" : tile == 1 ? "2x2" : "4x1", group,
-                           variants.seen[three][stride - 1][tile][group - 4] ? "run" : "not run");
+                    for (int groups = 1; groups <= (three && stride == 1 && tile > 0 ? 2 : 1); groups++)
+                        printf("lookup %s, stride %d, tile %s, groups of %d, %d at once: %s\n", three ? "3x3" : "any window",
+                               stride, tile == 0 ? "1x1" : tile == 1 ? "2x2" : "4x1", group, groups,
+                               variants.seen[three][stride - 1][tile][group - 4][groups - 1] ? "run" : "not run");
 }
 
 /* ------------------------------------------------------------------ the program */

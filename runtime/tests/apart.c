@@ -17,11 +17,13 @@ typedef struct {
     bw_tile tile;        /* where it fits */
     int32_t strip_tiles; /* of a lookup's cut, 0: all; part_outputs likewise */
     int32_t part_outputs;
+    int32_t groups; /* at once, where they may be two */
 } manner;
 
 static const manner manners[] = {
-    {BW_AT_END, 0xFF, 0, BW_TILE_1X1, 1, 0}, {BW_AT_START, 0x80, 1, BW_TILE_1X1, 0, 1}, {BW_AT_END, 0x7F, 1, BW_TILE_2X2, 0, 0},
-    {BW_AT_START, 0x5A, 0, BW_TILE_2X2, 2, 3}, {BW_AT_END, 0xFF, 0, BW_TILE_4X1, 0, 2}, {BW_AT_START, 0x7F, 1, BW_TILE_4X1, 3, 0},
+    {BW_AT_END, 0xFF, 0, BW_TILE_1X1, 1, 0, 1}, {BW_AT_START, 0x80, 1, BW_TILE_1X1, 0, 1, 1},
+    {BW_AT_END, 0x7F, 1, BW_TILE_2X2, 0, 0, 1}, {BW_AT_START, 0x5A, 0, BW_TILE_2X2, 2, 3, 2},
+    {BW_AT_END, 0xFF, 0, BW_TILE_4X1, 0, 2, 2}, {BW_AT_START, 0x7F, 1, BW_TILE_4X1, 3, 0, 1},
 };
 
 /* ------------------------------------------------------------------ planes */
@@ -114,13 +116,14 @@ static int check_plane(const bw_graph *graph, const bw_case *from, const bw_draf
 /* ------------------------------------------------------------------ steps */
 
 /* Another tile and cut for a lookup, where they fit. */
-static void change_lookup(bw_step_plan *step, const manner *how) {
+static void change_lookup(bw_step_plan *step, const manner *how, const bw_kernels *kernels) {
     bw_lookup *lookup = &step->as.lookup;
-    const int32_t rows = bw_tile_rows(how->tile), columns = bw_tile_columns(how->tile), window = lookup->form.window;
+    const int32_t rows = bw_tile_rows(how->tile), columns = bw_tile_columns(how->tile);
     if (lookup->output_height % rows != 0 || lookup->output_width % columns != 0) return;
     lookup->tile = how->tile;
-    lookup->table_positions = window == 1 ? lookup->form.set_groups * rows * columns
-                                          : ((rows - 1) * lookup->stride + window) * ((columns - 1) * lookup->stride + window);
+    const int32_t most = bw_most_groups(lookup, kernels);
+    lookup->groups_at_once = how->groups < most ? how->groups : most;
+    lookup->table_positions = bw_table_positions(lookup);
     bw_cut *cut = &lookup->cut;
     const int32_t tiles = lookup->output_width / columns, outputs = lookup->form.outputs;
     cut->tile_rows = lookup->output_height / rows;
@@ -132,7 +135,8 @@ static void change_lookup(bw_step_plan *step, const manner *how) {
 }
 
 static void note_variant(const bw_lookup *lookup, bw_variants *variants) {
-    variants->seen[lookup->form.window == 3][lookup->stride - 1][lookup->tile][lookup->form.group - 4] = 1;
+    variants->seen[lookup->form.window == 3][lookup->stride - 1][lookup->tile][lookup->form.group - 4]
+                  [lookup->groups_at_once - 1] = 1;
 }
 
 static size_t scratch_of(const bw_step_plan *step) {
@@ -207,8 +211,8 @@ static int run_plan(const bitwren_network *network, const bw_plan *plan, const m
     bw_unguard(pixels);
     bw_heap_close(&draft.heap);
     if (!good)
-        printf("  kernels %s, %d together, tile %d, strips of %d, parts of %d, %s\n", network->kernels->name,
-               (int)plan->pictures, (int)how->tile, (int)how->strip_tiles, (int)how->part_outputs,
+        printf("  kernels %s, %d together, tile %d, strips of %d, parts of %d, %d at once, %s\n", network->kernels->name,
+               (int)plan->pictures, (int)how->tile, (int)how->strip_tiles, (int)how->part_outputs, (int)how->groups,
                how->backwards ? "backwards" : "forwards");
     return good;
 }
@@ -226,7 +230,7 @@ int bw_run_apart(const bitwren_network *network, const bw_case *from, bw_variant
             }
             for (int32_t k = 0; k < plan.step_count; k++)
                 if (plan.steps[k].kind == BW_LOOKUP) {
-                    change_lookup(&plan.steps[k], how);
+                    change_lookup(&plan.steps[k], how, network->kernels);
                     note_variant(&plan.steps[k].as.lookup, variants);
                 }
             good &= run_plan(network, &plan, how, from, (uint32_t)m % from->pictures);

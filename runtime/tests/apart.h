@@ -5,9 +5,9 @@
 #include "case.h"
 #include "network.h"
 
-/* Lookup kernels that have run: [window is 3][stride - 1][tile][group - 4]. */
+/* Lookup kernels that have run: [window is 3][stride - 1][tile][group - 4][groups at once - 1]. */
 typedef struct {
-    int seen[2][2][3][3];
+    int seen[2][2][3][3][2];
 } bw_variants;
 
 /* Run the pictures of a case in every number of pictures together, in every tile that fits, under several cuts, forwards

@@ -125,15 +125,16 @@ def int16_boundaries():
 
 
 def full_codes():
-    """Yield 9-bit codes at their end under weights of one sign: the most that each sum of a few taps can reach."""
-    for window, inputs, stride in itertools.product((1, 3, 5), (5, 12, 61), (1, 2)):
-        for zero, style in ((0, "plus"), (511, "minus")):
-            low_or_high = requantise("codes", PIXELS, 511, 0, 0, 0, 511, zero)
+    """Yield codes of 8 and 9 bits at their end under weights of one sign: the most that the sums of few taps can reach."""
+    for most, window, inputs, stride in itertools.product((255, 511), (1, 3, 5), (5, 12, 61), (1, 2)):
+        height, width = (9, 10) if most > 255 else (8, 8)
+        for zero, style in ((0, "plus"), (most, "minus")):
+            low_or_high = requantise("codes", PIXELS, most, 0, 0, 0, most, zero)
             weights = signs(np.random.default_rng(1), (5, window, window, inputs), style)
             pad = (window // 2,) * 4
             nodes = [low_or_high, conv("conv", "codes", weights, stride, pad), Sum("logits", "conv")]
-            made = network((inputs, 9, 10), *nodes, classes=5)
-            yield f"511 {window}x{window}/{stride} {inputs} zero {zero} {style}", made, pictures_for(made, 6, inputs)
+            made = network((inputs, height, width), *nodes, classes=5)
+            yield f"{most} {window}x{window}/{stride} {inputs} zero {zero} {style}", made, pictures_for(made, 6, inputs)
 
 
 def int32_sums(scale):
