@@ -18,7 +18,7 @@ from bitwren.study.records import RECORDS, read_records
 from bitwren.study.runner import SESSIONS
 from bitwren.train.run import provenance
 
-JOBS, RUNS, EPOCHS = 2, 8, 80
+JOBS, RUNS, EPOCHS = 2, 8, 100
 BAR = 0.03  # of the study's time
 STUDY = f"""name = "overhead"
 recipe = "digits"

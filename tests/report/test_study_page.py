@@ -154,6 +154,15 @@ def test_failed_and_missing(tmp_path):
     assert digits.count("–") == 4
 
 
+def test_runs_to_come_are_counted(tmp_path):
+    study = 'name = "small"\nrecipe = "digits"\nseeds = [0, 1, 2]\n[axes]\n"network.weight_bits" = [1, 32]\n'
+    (tmp_path / "study.toml").write_text(study, encoding="utf-8")
+    there = run(run="1-seed0") | {"axes": {"weight_bits": 1}}
+    assert "1 run: 1 done, 0 failed, 5 of the study to come." in page_of(tmp_path, [there])
+    (tmp_path / "study.toml").write_text(study.replace('"digits"', '"gone.toml"'), encoding="utf-8")
+    assert "1 run: 1 done, 0 failed." in page_of(tmp_path, [there])
+
+
 def test_numbers_that_are_no_numbers(tmp_path):
     html = page_of(tmp_path, [run(accuracy={"test": float("nan")}, cost=None, seconds={"step": "fast"}, curve=None)])
     assert "nan</td>" not in html and "–" in html

@@ -16,7 +16,9 @@ from bitwren.report.study_page.tables import (
     run_table,
     shown,
 )
+from bitwren.study.grid import read_study
 from bitwren.study.records import RECORDS
+from bitwren.study.runner import STUDY
 
 # A picture on its own has no page that gives it a colour.
 ALONE = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd;background:#16181c}}</style>"
@@ -30,8 +32,20 @@ def records_file(study: Path) -> Path:
     return path
 
 
-def render(records: list[dict], figures: list[dict], grid: Grid) -> str:
-    """Return the page as HTML; the same records make the same bytes. Raises UsageError where Jinja is missing."""
+def runs_to_come(study: Path, records: list[dict]) -> int:
+    """Return how many runs of a study's folder have no record yet; 0 where no study file says what its runs are."""
+    try:
+        planned = {run.id for run in read_study(study / STUDY).runs}
+    except UsageError:  # none is there, or a recipe file that it names is not
+        return 0
+    return len(planned - {record["run"] for record in records})
+
+
+def render(records: list[dict], figures: list[dict], grid: Grid, to_come: int = 0) -> str:
+    """Return the page as HTML; the same records make the same bytes. Raises UsageError where Jinja is missing.
+
+    to_come: runs of the study that have no record yet.
+    """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
@@ -56,6 +70,7 @@ def render(records: list[dict], figures: list[dict], grid: Grid) -> str:
         runs=run_table(grid, records),
         figures=figures,
         records=records,
+        to_come=to_come,
         failed=[record for record in records if record["status"] == "failed"],
         anchors=anchors(records),
         published=published(),
@@ -71,7 +86,7 @@ def write_page(study: Path, out: Path) -> list[Path]:
     records = checked_records(records_file(study))
     grid = Grid(records)
     figures = draw_figures(grid, records)
-    html = render(records, figures, grid)
+    html = render(records, figures, grid, runs_to_come(study, records))
     folder = out.with_name(f"{out.stem}-files")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
