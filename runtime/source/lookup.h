@@ -249,7 +249,7 @@ INLINE void look_up_3x3(const char *tables, const uint8_t *index, size_t next_in
     }
 }
 
-/* A processor's own prefetching stops at every page. */
+/* The indices of a group are a few cache lines, over before a processor's own prefetching has begun. */
 INLINE void prefetch_indices(const uint8_t *index, size_t next_index, int32_t bytes, int32_t groups) {
     for (int32_t g = 0; g < groups; g++, index += next_index)
         for (int32_t at = 0; at < bytes; at += BW_ALIGNMENT) prefetch(index + at);
