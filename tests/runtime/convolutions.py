@@ -125,7 +125,7 @@ def int16_boundaries():
 
 
 def full_codes():
-    """Yield codes of 8 and 9 bits at their end under weights of one sign: the most that the sums of few taps can reach."""
+    """Yield codes of 8 and 9 bits at their end under weights of one sign: the most that few taps can reach."""
     for most, window, inputs, stride in itertools.product((255, 511), (1, 3, 5), (5, 12, 61), (1, 2)):
         height, width = (9, 10) if most > 255 else (8, 8)
         for zero, style in ((0, "plus"), (most, "minus")):
