@@ -261,7 +261,8 @@ static void make_conv(const maker *m, const bw_draft_step *from, bw_step_plan *s
                           .stride = node->stride, .top = node->padding[0], .left = node->padding[1], .tile = tile,
                           .cut = cut, .form = packed->form, .indices = packed->indices, .owed = packed->owed,
                           .most_owed = packed->most_owed};
-        to->groups_at_once = cut.part_outputs >= MANY_OUTPUTS ? bw_most_groups(to, m->network->kernels) : 1;
+        const int two = to->form.sets > 1 && cut.part_outputs >= MANY_OUTPUTS;
+        to->groups_at_once = two ? bw_most_groups(to, m->network->kernels) : 1;
         to->table_positions = bw_table_positions(to);
         const size_t scratch = bw_lookup_scratch(to);
         if (scratch > m->plan->scratch_bytes) m->plan->scratch_bytes = scratch;
