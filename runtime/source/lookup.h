@@ -359,25 +359,17 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t
 #else
 #define ONE_OR_TWO ONE
 #endif
-ONE(3, 1, 1, 1, 4)
-ONE(3, 1, 1, 1, 5)
-ONE_OR_TWO(3, 4, 1, 1, 4)
-ONE_OR_TWO(3, 4, 1, 1, 5)
-ONE_OR_TWO(4, 2, 2, 1, 4)
-ONE_OR_TWO(4, 2, 2, 1, 5)
-ONE(3, 1, 1, 2, 4)
-ONE(3, 1, 1, 2, 5)
-ONE(3, 4, 1, 2, 4)
-ONE(3, 4, 1, 2, 5)
-ONE(5, 2, 2, 2, 4)
-ONE(5, 2, 2, 2, 5)
+#define LOOKUPS(group)                                                                                               \
+    ONE(3, 1, 1, 1, group)                                                                                           \
+    ONE_OR_TWO(3, 4, 1, 1, group)                                                                                    \
+    ONE_OR_TWO(4, 2, 2, 1, group)                                                                                    \
+    ONE(3, 1, 1, 2, group)                                                                                           \
+    ONE(3, 4, 1, 2, group)                                                                                           \
+    ONE(5, 2, 2, 2, group)
+LOOKUPS(4)
+LOOKUPS(5)
 #if HAS_HALVED
-ONE(3, 1, 1, 1, 6)
-ONE_OR_TWO(3, 4, 1, 1, 6)
-ONE_OR_TWO(4, 2, 2, 1, 6)
-ONE(3, 1, 1, 2, 6)
-ONE(3, 4, 1, 2, 6)
-ONE(5, 2, 2, 2, 6)
+LOOKUPS(6)
 #define OR_NULL(function) function
 #else
 #define OR_NULL(function) NULL

@@ -179,12 +179,6 @@ static bw_instruction requantise(const maker *m, int32_t number) {
     return to;
 }
 
-static int is_far(const bw_plane *plane) { return bw_plane_bytes(plane) > FAR_BYTES; }
-
-static bw_instruction add_plane(const bw_plane *plane) {
-    return (bw_instruction){.action = BW_ADD_PLANE, .plane = plane, .prefetch = is_far(plane)};
-}
-
 /* The slot in which a tensor of a step's chain is kept for a second reader, or -1. */
 static int32_t slot_of(const maker *m, const bw_draft_step *step, int32_t tensor) {
     int32_t slot = 0;
@@ -203,7 +197,7 @@ static int add_stores(const maker *m, int32_t number, int32_t tensor, bw_instruc
         const bw_draft_plane *plane = &m->draft->planes[k];
         if (plane->producer != number || plane->tensor != tensor) continue;
         bw_instruction *store = &to[(*count)++];
-        *store = (bw_instruction){.action = BW_STORE, .plane = &m->planes[k], .prefetch = is_far(&m->planes[k])};
+        *store = (bw_instruction){.action = BW_STORE, .plane = &m->planes[k]};
         if (!plane->codes) continue;
         const int32_t channels = m->planes[k].channels;
         int32_t *zero = bw_take(&m->plan->heap, (size_t)channels, sizeof *zero);
@@ -236,9 +230,10 @@ static int make_program(const maker *m, int32_t number, bw_program *program) {
         if (joined->again != BW_NO_TENSOR)
             to[count++] = (bw_instruction){.action = BW_AGAIN, .slot = slot_of(m, step, joined->again)};
         if (m->network->graph.nodes[node].op == BW_REQUANTISE) to[count++] = requantise(m, node);
-        else to[count++] = add_plane(&m->planes[joined->added]);
+        else to[count++] = (bw_instruction){.action = BW_ADD_PLANE, .plane = &m->planes[joined->added]};
         if (!add_stores(m, number, node, to, &count)) return 0;
     }
+    for (int32_t k = 0; k < count; k++) to[k].prefetch = to[k].plane != NULL && bw_plane_bytes(to[k].plane) > FAR_BYTES;
     *program = (bw_program){to, count};
     return 1;
 }

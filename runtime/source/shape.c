@@ -116,8 +116,8 @@ bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile *
     return best;
 }
 
-/* Sums of 2 * 9 * BW_HALVED_GROUP codes fit int16 where codes are within 255 of their zero point, as in bytes. Under
- * strides of 2 the tables of two groups would leave the first-level cache. */
+/* Sums of two groups, and what complements owe, fit int16 where codes are within 255 of their zero point, as in bytes:
+ * 2 * 9 * 6 * 255 + 9 * ceil(2048 / 6) = 30618. Under strides of 2 their tables would leave the first-level cache. */
 int32_t bw_most_groups(const bw_lookup *step, const bw_kernels *kernels) {
     const int fit = step->form.window == 3 && step->stride == 1 && step->tile != BW_TILE_1X1 && step->input->bytes == 1;
     return fit ? kernels->groups_at_once : 1;

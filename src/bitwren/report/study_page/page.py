@@ -41,7 +41,7 @@ def runs_to_come(study: Path, records: list[dict]) -> int:
     return len(planned - {record["run"] for record in records})
 
 
-def render(records: list[dict], figures: list[dict], grid: Grid, to_come: int = 0) -> str:
+def render(records: list[dict], figures: list[dict], grid: Grid, to_come: int) -> str:
     """Return the page as HTML; the same records make the same bytes. Raises UsageError where Jinja is missing.
 
     to_come: runs of the study that have no record yet.
