@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bitwren.errors import UsageError
@@ -84,6 +84,7 @@ def quantised_float(made, scales, images):
 
 
 @settings(max_examples=12)
+@example(15049, (13, 4), 3, False, 8, "error", 5)  # a filter whose mean constant lies half way between two sums
 @given(
     st.integers(0, 2**31),
     st.sampled_from([(8, 8), (5, 7), (1, 1), (13, 4)]),

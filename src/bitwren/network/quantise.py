@@ -99,11 +99,11 @@ def _single(values: np.ndarray) -> np.ndarray:
 
 
 def _inside(side: int, conv: Conv, before: int, after: int) -> np.ndarray:
-    """Return at what share of the positions along an axis each row of the window lies in the picture, (F,)."""
+    """Return at how many positions along an axis each row of the window lies in the picture, (F,)."""
     window = conv.weights.shape[1]
     first = np.arange(0, side + before + after - window + 1, conv.stride) - before
     at = first[:, None] + np.arange(window)
-    return ((at >= 0) & (at < side)).mean(0)
+    return ((at >= 0) & (at < side)).sum(0)
 
 
 class _Builder:
@@ -137,7 +137,9 @@ class _Builder:
         )
         scale = self.scale[source] * scale
         inside = np.outer(_inside(height, node, *padding[::2]), _inside(width, node, *padding[1::2]))
-        constant = (node.weights.sum(3) * inside).sum((1, 2)) * (self.base[source] / self.scale[source])
+        # Whole numbers up to the one division: a half stays a half, on every machine.
+        mean = (node.weights.sum(3, dtype=np.int64) * inside).sum((1, 2)) / math.prod(size)
+        constant = mean * (self.base[source] / self.scale[source])
         return self.put(node, (len(weights), *size), scale, np.round(constant) * scale)  # a whole number of sums
 
     def requantise(
