@@ -287,8 +287,8 @@ def test_predict_a_file_name_that_is_no_text(trained, pictures, tmp_path):
 
 
 SPOILT = {
-    "not there": (lambda run: shutil.rmtree(run), 1, "no run is there (expected recipe.toml in it)"),
-    "empty": (lambda run: [path.unlink() for path in run.iterdir() if path.is_file()], 1, "no run is there"),
+    "not there": (lambda run: shutil.rmtree(run), 1, "no such file or folder"),
+    "empty": (lambda run: [path.unlink() for path in run.iterdir() if path.is_file()], 1, "no run is there (expected"),
     "no run.json": (lambda run: (run / "run.json").unlink(), 1, "run.json: cannot be read"),
     "no best": (lambda run: (run / "best.safetensors").unlink(), 1, "this run has not finished its first epoch"),
     "half a best": (lambda run: os.truncate(run / "best.safetensors", 5000), 1, "not a readable checkpoint"),

@@ -2,6 +2,7 @@
 #include "network.h"
 #include "read.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -139,8 +140,9 @@ bitwren_status bitwren_open_file(const char *path, const bitwren_open_options *o
     *network = NULL;
     bitwren_error inner;
     FILE *file = fopen(path, "rb");
-    const bitwren_status status = file != NULL ? open_stream(file, options, network, &inner)
-                                               : bw_fail(&inner, BITWREN_CANNOT_READ, -1, "cannot be opened");
+    const bitwren_status status =
+        file != NULL ? open_stream(file, options, network, &inner)
+                     : bw_fail(&inner, BITWREN_CANNOT_READ, -1, "cannot be opened: %s", strerror(errno));
     if (file != NULL) fclose(file);
     if (status == BITWREN_OK) return status;
     if (status == BITWREN_BAD_ARGUMENT) return bw_fail(error, status, -1, "%s", inner.message);

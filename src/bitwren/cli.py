@@ -381,11 +381,6 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
 # -------------------------------------------------------------------- a run or a .bwn file
 
 
-def _is_model(target: Path) -> bool:
-    """A file is an integer network, whatever its name; a folder, or nothing, a run."""
-    return target.is_file()
-
-
 def _find_model(arguments) -> None:
     """Replace a name from the zoo by its file, in a command that has a MODEL. Raises UsageError."""
     if "model" in arguments:
@@ -397,9 +392,10 @@ def _find_model(arguments) -> None:
 def _room_of(arguments):
     """Return the room of the commands for MODEL."""
     from bitwren.commands import models, training
+    from bitwren.deploy.zoo import is_model
 
     _find_model(arguments)
-    if _is_model(arguments.model):
+    if is_model(arguments.model):
         return models
     if arguments.engine is not None:
         raise UsageError("--engine belongs to a .bwn file; a run is evaluated by PyTorch")
@@ -418,12 +414,12 @@ def _predict(arguments) -> int:
 
 def _info(arguments) -> int:
     from bitwren.commands import models, training
-    from bitwren.deploy.zoo import packaged_networks
+    from bitwren.deploy.zoo import is_model, packaged_networks
 
     target = Path(arguments.target)
     if not (arguments.settings or arguments.compare or os.path.exists(target)):
         target = packaged_networks().get(arguments.target, target)
-    if _is_model(target) and target.suffix != ".toml":
+    if is_model(target):
         if arguments.settings or arguments.compare:
             raise UsageError("--set and --compare belong to a recipe; a .bwn file stays as it is")
         return models.info(target, arguments.json)

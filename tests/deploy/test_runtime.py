@@ -315,7 +315,7 @@ def test_broken_files(tmp_path, content):
 
 
 def test_files_that_are_none(tmp_path):
-    with pytest.raises(ModelError, match=r"none\.bwn: cannot be opened"):
+    with pytest.raises(ModelError, match=r"none\.bwn: cannot be opened: No such file"):
         Runtime(tmp_path / "none.bwn")
     with pytest.raises(ModelError, match="not a regular file"):
         Runtime(tmp_path)

@@ -55,8 +55,10 @@ def fit(arguments) -> int:
 
 def _network_of(target: str, settings: list[str]):
     """Return what to call a model or a recipe's network, the network, and (recipe, pictures) where they are known."""
+    from bitwren.deploy.zoo import is_model
+
     path = Path(target)
-    if path.is_file() and path.suffix != ".toml":
+    if is_model(path):
         from bitwren.network.pack import read_bwn
 
         if settings:

@@ -45,3 +45,11 @@ def find_model(model: str | os.PathLike) -> Path:
     if len(path.parts) != 1 or path.suffix == ENDING:
         return path
     raise unknown_name("path or zoo network", str(path), networks)
+
+
+def is_model(path: Path) -> bool:
+    """Return whether a path means an integer network: any file but a .toml, or a name in .bwn with nothing there.
+
+    Anything else means a run or a recipe.
+    """
+    return (os.path.isfile(path) and path.suffix != ".toml") or (path.suffix == ENDING and not os.path.exists(path))

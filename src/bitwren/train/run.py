@@ -134,6 +134,8 @@ def create_run(run: Run) -> Run:
 
 def open_run(folder: Path) -> Run:
     """Return the run in a folder. Raises CheckpointError where there is none, or it is broken."""
+    if not folder.exists():
+        raise CheckpointError(f"{folder}: no such file or folder")
     if not (folder / RECIPE).is_file():
         raise CheckpointError(f"{folder}: no run is there (expected {RECIPE} in it)")
     path = folder / ABOUT
