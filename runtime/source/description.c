@@ -6,7 +6,7 @@
 
 #include "read.h"
 
-#define VERSION 2
+#define VERSION 3
 #define MAX_NODES 4096
 #define MAX_SIDE 32768 /* channels, height, width, classes, window */
 #define MAX_CODE 511

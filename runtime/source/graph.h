@@ -35,7 +35,8 @@ typedef struct {
     const uint8_t *weights;
 
     /* requantise */
-    const uint8_t *multipliers, *offsets; /* int16 and int32 per channel, or NULL where one serves all channels */
+    const uint8_t *multipliers, *offsets; /* per channel, or NULL where one serves all channels; int16, and: */
+    int32_t offset_bytes;                 /* of each in offsets: 2 or 4 */
     int32_t multiplier, offset;           /* that one */
     int32_t multiplier_count, offset_count; /* 1, or as many as channels */
     int32_t shift, low, high;             /* zero: see result.zero */
@@ -71,16 +72,19 @@ static inline unsigned bw_weight_bit(const bw_node *conv, size_t number) {
     return (conv->weights[number >> 3] >> (number & 7)) & 1u;
 }
 
-static inline int32_t bw_multiplier(const bw_node *node, int32_t channel) {
-    if (node->multipliers == NULL) return node->multiplier;
-    const uint8_t *p = node->multipliers + 2 * (size_t)channel;
+static inline int32_t bw_int16(const uint8_t *p) {
     const int32_t bits = p[0] | p[1] << 8;
     return bits < 0x8000 ? bits : bits - 0x10000;
 }
 
+static inline int32_t bw_multiplier(const bw_node *node, int32_t channel) {
+    return node->multipliers == NULL ? node->multiplier : bw_int16(node->multipliers + 2 * (size_t)channel);
+}
+
 static inline int32_t bw_offset(const bw_node *node, int32_t channel) {
     if (node->offsets == NULL) return node->offset;
-    const uint8_t *p = node->offsets + 4 * (size_t)channel;
+    const uint8_t *p = node->offsets + (size_t)node->offset_bytes * (size_t)channel;
+    if (node->offset_bytes == 2) return bw_int16(p);
     const int64_t bits = (int64_t)p[0] | (int64_t)p[1] << 8 | (int64_t)p[2] << 16 | (int64_t)p[3] << 24;
     return (int32_t)(bits < 0x80000000 ? bits : bits - 0x100000000);
 }

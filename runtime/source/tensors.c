@@ -13,6 +13,7 @@ typedef struct {
 /* An entry of the header. */
 typedef struct {
     const char *dtype;
+    int64_t bytes; /* of a value */
     int64_t shape[4];
     int32_t dimensions;
     const uint8_t *content;
@@ -54,6 +55,7 @@ static bitwren_status read_entry(tensors *t, entry *to) {
     while (kind < 4 && !bw_is_string(dtype, dtypes[kind])) kind++;
     if (kind == 4) return refuse(t, -1, "dtype is none of I32, I16, I8, U8");
     to->dtype = dtypes[kind];
+    to->bytes = (int64_t)sizes[kind];
     if (!read_shape(shape, to)) return refuse(t, -1, "shape: expected 1 to 4 sizes of at least 1");
     const uint64_t bytes = bytes_of(to, sizes[kind]);
     int64_t number;
@@ -74,7 +76,7 @@ static bitwren_status read_entry(tensors *t, entry *to) {
 
 enum { OFFSETS, MULTIPLIERS, WEIGHTS, BITS, PARTS };
 static const char *const part_names[PARTS] = {"offsets", "multipliers", "weights", "bits"}; /* in the order of the file */
-static const char *const part_dtypes[PARTS] = {"I32", "I16", "I8", "U8"};
+static const char *const part_dtypes[PARTS] = {"I16", "I16", "I8", "U8"}; /* offsets may be I32 too */
 
 /* How many values of a part a node has. */
 static int64_t values_of(const bw_graph *graph, const bw_node *node, int part) {
@@ -115,9 +117,12 @@ static bitwren_status read_part(tensors *t, const bw_graph *graph, int part, ent
         return bw_fail(t->error, BITWREN_BAD_FILE, -1, "tensor %s stands where '%s' is expected", shown.text, part_names[part]);
     }
     TRY(read_entry(t, e));
-    if (strcmp(e->dtype, part_dtypes[part]) == 0 && e->dimensions == 1 && e->shape[0] == count) return BITWREN_OK;
-    return bw_fail(t->error, BITWREN_BAD_FILE, -1, "tensor '%s': %s of %d sizes, the first %lld, expected %s of %lld for the nodes",
-                   part_names[part], e->dtype, (int)e->dimensions, (long long)e->shape[0], part_dtypes[part], (long long)count);
+    const int wide = part == OFFSETS && strcmp(e->dtype, "I32") == 0;
+    if ((wide || strcmp(e->dtype, part_dtypes[part]) == 0) && e->dimensions == 1 && e->shape[0] == count) return BITWREN_OK;
+    return bw_fail(t->error, BITWREN_BAD_FILE, -1,
+                   "tensor '%s': %s of %d sizes, the first %lld, expected %s%s of %lld for the nodes", part_names[part],
+                   e->dtype, (int)e->dimensions, (long long)e->shape[0], part_dtypes[part],
+                   part == OFFSETS ? " or I32" : "", (long long)count);
 }
 
 static bitwren_status check_last_byte(const bw_graph *graph, int32_t number, int64_t bytes, bitwren_error *error) {
@@ -131,7 +136,6 @@ static bitwren_status check_last_byte(const bw_graph *graph, int32_t number, int
 /* Cuts the parts up among the nodes. */
 static bitwren_status share_out(bw_graph *graph, const entry *parts, bitwren_error *error) {
     const uint8_t *at[PARTS];
-    static const int64_t sizes[PARTS] = {4, 2, 1, 1};
     for (int part = 0; part < PARTS; part++) at[part] = parts[part].content;
     for (int32_t k = 0; k < graph->node_count; k++) {
         bw_node *node = &graph->nodes[k];
@@ -140,9 +144,10 @@ static bitwren_status share_out(bw_graph *graph, const entry *parts, bitwren_err
         for (int part = 0; part < PARTS; part++) {
             if (counts[part] == 0) continue;
             const uint8_t *content = at[part];
-            at[part] += counts[part] * sizes[part];
+            at[part] += counts[part] * parts[part].bytes;
             if (part == OFFSETS) {
                 node->offsets = content;
+                node->offset_bytes = (int32_t)parts[OFFSETS].bytes;
                 node->offset_count = (int32_t)counts[part];
             } else if (part == MULTIPLIERS) {
                 node->multipliers = content;

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from network.broken import assembled
-from network.examples import pictures, wide_resnet
+from network.examples import conv, network, pictures, requantise, wide_resnet
 from network.strategies import networks_and_pictures
 from runtime.program import EXPECTED
 
@@ -64,6 +64,17 @@ def test_every_set_batch_and_number_of_threads_gives_the_references_integers(giv
                     got = runtime.run(pixels[:batch], threads)
                     assert got.dtype == np.int32
                     np.testing.assert_array_equal(got, expected[:batch], f"{kernels}, {threads} threads, {batch}")
+
+
+@pytest.mark.parametrize("last", [32767, -32768, 32768, -32769, 2**30, -(2**30)])
+def test_offsets_of_two_and_of_four_bytes(last):
+    nodes = (
+        conv("stem", PIXELS, np.reshape([1, -1, 1], (3, 1, 1, 1))),
+        requantise("logits", "stem", 1, [0, -1, last], 0, -(2**31), 2**31 - 1),
+    )
+    net = network((1, 1, 1), *nodes, classes=3)
+    images = pictures(net, 5, seed=0)
+    assert np.array_equal(Runtime(encode(net)).run(images), reference.run(net, images))
 
 
 @pytest.mark.parametrize("kernels", SETS)

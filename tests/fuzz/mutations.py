@@ -19,7 +19,7 @@ LITERALS = [
     *("true", "false", "null", "1.0", "0.5", "-0", "1e400", "1e5", "NaN", "-Infinity", '""', "[]", "{}", '"bits"'),
     *(r'"\ud800"', r'"\u0000"', '"' + "x" * 300 + '"', "[" * 100_000, '{"a":' * 50 + "1" + "}" * 50, '{"a":1,"a":2}'),
 ]
-VALUES = [None, True, False, 0.0, 1.0, -1.5, 1e-320, "", "bits", "x" * 70, "é\n", [], {}, [1], [4, 1], {"version": 2}]
+VALUES = [None, True, False, 0.0, 1.0, -1.5, 1e-320, "", "bits", "x" * 70, "é\n", [], {}, [1], [4, 1], {"version": 3}]
 TOKEN = re.compile(rb'\\*"[^"\\]*\\*"|-?[0-9.]+|true|false|null|[\[\]{}:,]')
 NUMBER = re.compile(rb"-?\d+")
 

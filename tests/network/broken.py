@@ -17,7 +17,7 @@ ONES = np.ones((3, 3, 3, 2))
 BASE = network(
     (2, 4, 4),
     conv("stem", PIXELS, ONES, padding=(1, 1, 1, 1)),  # 54 weights: 7 bytes
-    requantise("stream", "stem", [1, 2, 3], [4, 5, 6], 2),
+    requantise("stream", "stem", [1, 2, 3], [4, 5, 70000], 2),  # one offset of more than 16 bits
     requantise("act", "stream", high=255, low=0, zero=8),
     conv("branch", "act", np.ones((5, 3, 3, 3)), 2, (1, 1, 1, 1)),  # 135 weights: 17 bytes
     requantise("back", "branch"),

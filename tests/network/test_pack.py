@@ -42,7 +42,7 @@ TINY_HEADER = (
     br'{"__metadata__":{"bitwren.crc32":"########","bitwren.network":"{\"about\":{\"made by\":\"hand\"},'
     br"\"classes\":[\"no\",\"yes\"],\"input\":{\"channels\":1,\"height\":2,\"width\":2,\"zero\":[128]},"
     br"\"logit_scale\":0.125,\"nodes\":[[0,0,3,2,1,1,0,0,0,0],[1,1,null,null,2,0,255,16],[0,2,2,1,8,1,0,0,0,0]],"
-    br'\"version\":2}"},'
+    br'\"version\":3}"},'
     br'"offsets":{"dtype":"I32","shape":[3],"data_offsets":[0,12]},'
     br'"multipliers":{"dtype":"I16","shape":[3],"data_offsets":[12,18]},'
     br'"weights":{"dtype":"I8","shape":[6],"data_offsets":[18,24]},'
@@ -104,6 +104,23 @@ def test_writes_the_literal_bytes():
 
 def test_reads_the_literal_bytes():
     assert_same(decode(tiny_bytes(), "tiny.bwn"), TINY)
+
+
+@pytest.mark.parametrize(("last", "dtype"), [(32767, "I16"), (-32768, "I16"), (32768, "I32"), (-32769, "I32")])
+def test_offsets_take_two_bytes_where_all_fit(last, dtype):
+    stem, act, head = TINY.nodes
+    net = dataclasses.replace(
+        TINY, nodes=(stem, dataclasses.replace(act, offset=np.array([0, -1, last], np.int32)), head)
+    )
+    content = encode(net)
+    assert f'"offsets":{{"dtype":"{dtype}",'.encode() in content
+    assert_same(decode(content, "net.bwn"), net)
+
+
+def test_reads_small_offsets_of_four_bytes():
+    content = tiny_bytes().replace(TINY_TENSORS["offsets"][-4:], bytes([5, 0, 0, 0]))
+    crc = f"{zlib.crc32(content[:42] + b'0' * 8 + content[50:]):08x}".encode()
+    assert decode(content[:42] + crc + content[50:], "net.bwn").nodes[1].offset.tolist() == [0, -1, 5]
 
 
 def annotated(data):

@@ -11,7 +11,7 @@ from bitwren.errors import ModelError
 from bitwren.network.graph import INT16, INT32, MAX_CODE, MAX_SHIFT, POOLS, Add, Conv, Pool, Requantise, Sum
 from bitwren.network.strict_json import are_whole, check_keys, is_whole, shown
 
-VERSION = 2
+VERSION = 3
 MAX_NODES = 4096
 MAX_SIDE = 2**15  # channels, height, width, classes, window
 MAX_VALUES = 2**31 - 1  # of one tensor or one conv's weights: an index fits int32

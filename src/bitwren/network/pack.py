@@ -2,7 +2,7 @@
 
 A safetensors container (container.py) holds a description of the graph, JSON, and at most four arrays:
 
-    offsets       int32   of each requantise that has one per channel
+    offsets       int16   of each requantise that has one per channel; int32 where any is too large for int16
     multipliers   int16   of each requantise that has one per channel
     weights       int8    of each conv with eight-bit weights, each (O, F, F, C)
     bits          uint8   of each conv with one-bit weights, ceil(O * F * F * C / 8) bytes
@@ -104,7 +104,10 @@ def _tensors(nodes: tuple[Node, ...]) -> Iterator[tuple[str, np.ndarray]]:
         "weights": [n.weights.ravel() for n in convs if n.weight_bits == 8],
         "bits": [np.packbits(n.weights.ravel() > 0, bitorder="little") for n in convs if n.weight_bits == 1],
     }
-    yield from ((name, np.concatenate(arrays)) for name, arrays in parts.items() if arrays)
+    joined = {name: np.concatenate(arrays) for name, arrays in parts.items() if arrays}
+    if "offsets" in joined and np.array_equal(joined["offsets"].astype(np.int16), joined["offsets"]):
+        joined["offsets"] = joined["offsets"].astype(np.int16)
+    yield from joined.items()
 
 
 # ------------------------------------------------------------------ reading
@@ -160,8 +163,8 @@ def _decoded(data: memoryview) -> Network:
     return network
 
 
-_DTYPES = {"offsets": "I32", "multipliers": "I16", "weights": "I8", "bits": "U8"}  # in the order of the file
-_LITTLE_ENDIAN = {"offsets": "<i4", "multipliers": "<i2", "weights": "i1", "bits": "u1"}
+_DTYPES = {"offsets": ("I16", "I32"), "multipliers": ("I16",), "weights": ("I8",), "bits": ("U8",)}  # in file order
+_LITTLE_ENDIAN = {"I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1"}
 
 
 def _wanted(channels: int, rows: list[list]) -> list[dict[str, tuple[int, ...]]]:
@@ -199,15 +202,15 @@ def _check_entries(entries: Mapping[str, Entry], wanted: list[dict[str, tuple[in
     if list(entries) != list(expected):
         first = ", ".join(map(shown, list(entries)[:5])) + (", ..." if len(entries) > 5 else "")
         raise ModelError(f"tensors {first or 'missing'}, expected {', '.join(expected) or 'none'} in this order")
-    for part, (dtype, shape) in expected.items():
-        if entries[part][:2] != (dtype, shape):
+    for part, (dtypes, shape) in expected.items():
+        if entries[part].dtype not in dtypes or entries[part].shape != shape:
             got = f"{entries[part].dtype} {list(entries[part].shape)}"
-            raise ModelError(f"tensor {part!r}: {got}, expected {dtype} {list(shape)} for the nodes")
+            raise ModelError(f"tensor {part!r}: {got}, expected {' or '.join(dtypes)} {list(shape)} for the nodes")
 
 
 def _built(rows: list[list], wanted: list[dict[str, tuple[int, ...]]], entries: Mapping[str, Entry]) -> Iterator[Node]:
     """Yield the nodes; weights are unpacked one conv at a time."""
-    content = {part: np.frombuffer(entry.content, _LITTLE_ENDIAN[part]) for part, entry in entries.items()}
+    content = {part: np.frombuffer(entry.content, _LITTLE_ENDIAN[entry.dtype]) for part, entry in entries.items()}
     names, at = [PIXELS], dict.fromkeys(content, 0)
     for number, ((op, first, *row), shapes) in enumerate(zip(rows, wanted, strict=True), 1):
         arrays, kind = {}, OPS[op]
