@@ -109,8 +109,17 @@ def test_a_checkpoint_within_an_epoch_is_not_written_either(diverging, monkeypat
 
 def test_divergence_before_the_first_checkpoint_says_so(monkeypatch, photos, tmp_path):
     monkeypatch.setattr(loop, "learning_rate", lambda *_: 1e30)
-    with pytest.raises(TrainingError, match="no checkpoint was written yet; try a lower"):
+    with pytest.raises(TrainingError, match="no checkpoint was written yet; try train.clip=0.1, a lower"):
         trainer(photos, tmp_path / "run", *FLOATS).train(show=False)
+
+
+@pytest.mark.parametrize(("loss", "said"), [(22.9, 0), (23.1, 1), (7.02e6, 1)])
+def test_a_loss_far_above_a_guess_is_told(capfd, loss, said):
+    """A shifted-ReLU network that diverges has finite numbers for a long time: nothing else would say so."""
+    record = {"epoch": 4, "learning_rate": 0.1, "train_loss": loss, "train_accuracy": 0.1, "seconds": 1.0}
+    loop._say(record, 24, math.log(10))
+    message = f"bitwren: the loss is {loss:.3g}, where a guess has 2.3: training has diverged; try train.clip=0.1"
+    assert capfd.readouterr().err.count(message) == said
 
 
 @pytest.mark.parametrize("size", [4_000, 30_000])

@@ -44,6 +44,8 @@ from bitwren.train.schedule import learning_rate
 
 CHECKPOINT_SECONDS = 300.0  # within long epochs; every epoch ends with one too
 LOSS_CHECK_STEPS = 20  # reading the loss back stops a GPU, so not every step
+LOST = 10.0  # times the loss of a guess, ln(classes): no start is so bad, so the steps have been too long
+_CURES = "try train.clip=0.1, a lower train.learning_rate or a higher network.temperature"
 
 
 @dataclasses.dataclass
@@ -172,10 +174,7 @@ class Trainer:
         p = self.progress
         there = (self.run.folder / LAST).exists()
         kept = f"the last good checkpoint is kept in {self.run.folder}" if there else "no checkpoint was written yet"
-        return TrainingError(
-            f"epoch {p.epoch + 1}, step {p.step}: {what}; {kept}; "
-            "try a lower train.learning_rate or a higher network.temperature"
-        )
+        return TrainingError(f"epoch {p.epoch + 1}, step {p.step}: {what}; {kept}; {_CURES}")
 
     # ---------------------------------------------------------------- training
 
@@ -292,7 +291,7 @@ class Trainer:
             for key, value in record.items():
                 board.add_scalar(key, value, p.epoch)
             if show:
-                _say(record, self.recipe.train.epochs)
+                _say(record, self.recipe.train.epochs, math.log(max(2, self.network.num_classes)))
         self.save()
 
     def _append_metrics(self, record: dict) -> int:
@@ -342,7 +341,8 @@ class Trainer:
             yield writer
 
 
-def _say(record: dict, epochs: int) -> None:
+def _say(record: dict, epochs: int, guess: float) -> None:
+    """Print the line of an epoch, and what to do where its loss is far above that of a guess."""
     validation = f"  validation {record['validation_accuracy']:7.2%}" if "validation_accuracy" in record else ""
     line = (
         f"epoch {record['epoch']:3d}/{epochs}  loss {record['train_loss']:.4f}  "
@@ -350,6 +350,9 @@ def _say(record: dict, epochs: int) -> None:
         f"rate {record['learning_rate']:.5f}  {record['seconds']:.1f} s"
     )
     tqdm.write(line, file=sys.stderr)
+    if record["train_loss"] > LOST * guess:
+        told = f"the loss is {record['train_loss']:.3g}, where a guess has {guess:.1f}: training has diverged; {_CURES}"
+        tqdm.write(f"bitwren: {told}", file=sys.stderr)
 
 
 @contextlib.contextmanager
