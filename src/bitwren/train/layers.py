@@ -303,16 +303,16 @@ class Shortcut(nn.Module):
         return F.pad(x, (0, 0, 0, 0, 0, self.new_channels)) if self.new_channels else x
 
     def _halve(self, x: Tensor) -> Tensor:
-        if self.kind == "avg3" and self.padding == "symmetric":
+        # Binomial: [1 2 1] is [1 1] twice, so two 2 x 2 means make the 3 x 3 window.
+        if self.padding == "symmetric":
+            if self.kind == "binomial":
+                return average_pool(average_pool(x, 2, 1, 1), 2, self.stride)
             return average_pool(x, 3, self.stride, 1)
         height, width = x.shape[2:]
-        if self.padding == "symmetric":
-            top = bottom = left = right = 1
-        else:
-            top, bottom = same_padding(height, 3, self.stride)
-            left, right = same_padding(width, 3, self.stride)
+        top, bottom = same_padding(height, 3, self.stride)
+        left, right = same_padding(width, 3, self.stride)
         padded = F.pad(x, (left, right, top, bottom))
-        if self.kind == "binomial":  # [1 2 1] is [1 1] twice, so two 2 x 2 means make the 3 x 3 window
+        if self.kind == "binomial":
             return average_pool(average_pool(padded, 2, 1), 2, self.stride)
         real = F.pad(x.new_ones(1, 1, height, width), (left, right, top, bottom))
         return average_pool(padded, 3, self.stride) / F.avg_pool2d(real, 3, self.stride)
