@@ -13,6 +13,7 @@
 #define MAX_SHIFT 47
 #define MAX_CLASS_NAME 200
 #define MAX_ABOUT_DEPTH 16
+#define LEFT_OUT (-1) /* a padding that the file does not give */
 
 typedef struct {
     bw_graph *graph;
@@ -128,14 +129,17 @@ typedef struct {
     int *is_null; /* NULL where null is wrong */
 } field;
 
-static bitwren_status read_fields(const reader *r, int32_t number, const char *node, const field *fields, int32_t count) {
+/* Of `count` fields the first `needed` must be there; those left out stay as they are. */
+static bitwren_status read_fields(const reader *r, int32_t number, const char *node, const field *fields, int32_t needed,
+                                  int32_t count) {
     const char *where = r->graph->nodes[number].name;
-    if (bw_count_members(node) != 1 + count)
-        return bw_fail(r->error, BITWREN_BAD_FILE, number, "%s: %d numbers, expected %d", where, (int)bw_count_members(node),
-                       (int)(1 + count));
+    const int32_t given = bw_count_members(node) - 1;
+    if (given < needed || given > count)
+        return bw_fail(r->error, BITWREN_BAD_FILE, number, "%s: %d numbers, expected %d to %d", where, (int)(1 + given),
+                       (int)(1 + needed), (int)(1 + count));
     bw_member m = {NULL, NULL};
     bw_next_member(node, &m); /* the op */
-    for (int32_t k = 0; k < count; k++) {
+    for (int32_t k = 0; k < given; k++) {
         const field *f = &fields[k];
         int64_t found;
         bw_next_member(node, &m);
@@ -155,6 +159,8 @@ static bitwren_status read_fields(const reader *r, int32_t number, const char *n
 static bitwren_status read_conv(const reader *r, int32_t number, const char *numbers) {
     bw_node *node = &r->graph->nodes[number];
     int32_t *padding = node->padding;
+    node->weight_bits = node->stride = 1;
+    for (int side = 0; side < 4; side++) padding[side] = LEFT_OUT;
     const field fields[] = {{"input", &node->inputs[0], 0, number, NULL},
                             {"out", &node->result.channels, 1, MAX_SIDE, NULL},
                             {"window", &node->window, 1, MAX_SIDE, NULL},
@@ -164,14 +170,18 @@ static bitwren_status read_conv(const reader *r, int32_t number, const char *num
                             {"left", &padding[1], 0, MAX_SIDE, NULL},
                             {"bottom", &padding[2], 0, MAX_SIDE, NULL},
                             {"right", &padding[3], 0, MAX_SIDE, NULL}};
-    TRY(read_fields(r, number, numbers, fields, 9));
+    TRY(read_fields(r, number, numbers, fields, 3, 9));
+    for (int side = 0; side < 4; side++)
+        if (padding[side] == LEFT_OUT) padding[side] = node->window / 2; /* the picture's size is kept */
     if (node->weight_bits == 1 || node->weight_bits == 8) return BITWREN_OK;
     return bw_fail(r->error, BITWREN_BAD_FILE, number, "%s: weight_bits %d, expected 1 or 8", node->name, (int)node->weight_bits);
 }
 
 static bitwren_status read_requantise(const reader *r, int32_t number, const char *numbers) {
     bw_node *node = &r->graph->nodes[number];
-    int no_multiplier, no_offset, no_zero;
+    int no_multiplier, no_offset, no_zero = 1;
+    node->low = INT16_MIN;
+    node->high = INT16_MAX;
     const field fields[] = {{"input", &node->inputs[0], 0, number, NULL},
                             {"multiplier", &node->multiplier, INT16_MIN, INT16_MAX, &no_multiplier},
                             {"offset", &node->offset, INT32_MIN, INT32_MAX, &no_offset},
@@ -179,7 +189,7 @@ static bitwren_status read_requantise(const reader *r, int32_t number, const cha
                             {"low", &node->low, INT32_MIN, INT32_MAX, NULL},
                             {"high", &node->high, INT32_MIN, INT32_MAX, NULL},
                             {"zero", &node->result.zero, 0, MAX_CODE, &no_zero}};
-    TRY(read_fields(r, number, numbers, fields, 7));
+    TRY(read_fields(r, number, numbers, fields, 4, 7));
     node->multiplier_count = !no_multiplier;
     node->offset_count = !no_offset;
     if (no_zero) node->result.zero = BW_NO_ZERO;
@@ -189,12 +199,13 @@ static bitwren_status read_requantise(const reader *r, int32_t number, const cha
 static bitwren_status read_add(const reader *r, int32_t number, const char *numbers) {
     bw_node *node = &r->graph->nodes[number];
     const field fields[] = {{"input", &node->inputs[0], 0, number, NULL}, {"other", &node->inputs[1], 0, number, NULL}};
-    return read_fields(r, number, numbers, fields, 2);
+    return read_fields(r, number, numbers, fields, 2, 2);
 }
 
 static bitwren_status read_pool(const reader *r, int32_t number, const char *numbers) {
     bw_node *node = &r->graph->nodes[number];
     int32_t *padding = node->padding, kind = 0;
+    for (int side = 0; side < 4; side++) padding[side] = 1;
     const field fields[] = {{"input", &node->inputs[0], 0, number, NULL},
                             {"kind", &kind, BW_BINOMIAL, BW_MAX, NULL},
                             {"channels", &node->result.channels, 1, MAX_SIDE, NULL},
@@ -202,7 +213,7 @@ static bitwren_status read_pool(const reader *r, int32_t number, const char *num
                             {"left", &padding[1], 0, MAX_SIDE, NULL},
                             {"bottom", &padding[2], 0, MAX_SIDE, NULL},
                             {"right", &padding[3], 0, MAX_SIDE, NULL}};
-    TRY(read_fields(r, number, numbers, fields, 7));
+    TRY(read_fields(r, number, numbers, fields, 3, 7));
     node->pool = (bw_pool_kind)kind;
     node->window = 3;
     node->stride = 2;
@@ -211,7 +222,7 @@ static bitwren_status read_pool(const reader *r, int32_t number, const char *num
 
 static bitwren_status read_sum(const reader *r, int32_t number, const char *numbers) {
     const field fields[] = {{"input", &r->graph->nodes[number].inputs[0], 0, number, NULL}};
-    return read_fields(r, number, numbers, fields, 1);
+    return read_fields(r, number, numbers, fields, 1, 1);
 }
 
 static bitwren_status read_node(const reader *r, int32_t number, const char *numbers) {

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from network.broken import assembled
+from network.broken import BASE, GOOD, assembled, partly_shortened
 from network.examples import conv, network, pictures, requantise, wide_resnet
 from network.strategies import networks_and_pictures
 from runtime.program import EXPECTED
@@ -64,6 +64,13 @@ def test_every_set_batch_and_number_of_threads_gives_the_references_integers(giv
                     got = runtime.run(pixels[:batch], threads)
                     assert got.dtype == np.int32
                     np.testing.assert_array_equal(got, expected[:batch], f"{kernels}, {threads} threads, {batch}")
+
+
+def test_nodes_with_and_without_their_usual_numbers():
+    images = pictures(BASE, 5, seed=0)
+    expected = reference.run(BASE, images)
+    for data in (GOOD, *partly_shortened()):
+        assert np.array_equal(Runtime(data).run(images), expected)
 
 
 @pytest.mark.parametrize("last", [32767, -32768, 32768, -32769, 2**30, -(2**30)])

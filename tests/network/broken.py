@@ -9,7 +9,7 @@ from network.examples import conv, network, requantise
 
 from bitwren.errors import ModelError
 from bitwren.network.container import CRC_AT, checksum
-from bitwren.network.description import FIELDS
+from bitwren.network.description import FIELDS, check_description
 from bitwren.network.graph import PIXELS, Add, Pool, Sum
 from bitwren.network.pack import decode, encode
 
@@ -36,6 +36,8 @@ GOOD = encode(BASE)
 LENGTH = int.from_bytes(GOOD[:8], "little")
 HEADER = json.loads(GOOD[8 : 8 + LENGTH])
 DESCRIPTION = json.loads(HEADER["__metadata__"].pop("bitwren.network"))
+SHORT_NODES = copy.deepcopy(DESCRIPTION["nodes"])
+check_description(DESCRIPTION)  # writes out what the nodes leave out
 BUFFER = GOOD[8 + LENGTH :]
 GONE = object()
 
@@ -85,3 +87,10 @@ def refusal(data):
     message = str(caught.value)
     assert message.startswith("net.bwn: ") and "\n" not in message and len(message) < 400
     return message.removeprefix("net.bwn: ")
+
+
+def partly_shortened():
+    """Yield files of BASE whose nodes but one are written out; that one is of each length down to the writer's."""
+    for number, (row, short) in enumerate(zip(DESCRIPTION["nodes"], SHORT_NODES, strict=True)):
+        for length in range(len(short), len(row) + 1):
+            yield assembled(header_text(put(DESCRIPTION, f"nodes/{number}", row[:length])))

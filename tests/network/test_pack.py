@@ -41,7 +41,7 @@ TINY = dataclasses.replace(
 TINY_HEADER = (
     br'{"__metadata__":{"bitwren.crc32":"########","bitwren.network":"{\"about\":{\"made by\":\"hand\"},'
     br"\"classes\":[\"no\",\"yes\"],\"input\":{\"channels\":1,\"height\":2,\"width\":2,\"zero\":[128]},"
-    br"\"logit_scale\":0.125,\"nodes\":[[0,0,3,2,1,1,0,0,0,0],[1,1,null,null,2,0,255,16],[0,2,2,1,8,1,0,0,0,0]],"
+    br"\"logit_scale\":0.125,\"nodes\":[[0,0,3,2,1,1,0,0,0,0],[1,1,null,null,2,0,255,16],[0,2,2,1,8]],"
     br'\"version\":3}"},'
     br'"offsets":{"dtype":"I32","shape":[3],"data_offsets":[0,12]},'
     br'"multipliers":{"dtype":"I16","shape":[3],"data_offsets":[12,18]},'

@@ -3,7 +3,20 @@
 import json
 
 import pytest
-from network.broken import DESCRIPTION, GONE, HEADER, assembled, header_text, put, refusal
+from network.broken import (
+    DESCRIPTION,
+    GONE,
+    GOOD,
+    HEADER,
+    SHORT_NODES,
+    assembled,
+    header_text,
+    partly_shortened,
+    put,
+    refusal,
+)
+
+from bitwren.network.pack import decode, encode
 
 
 @pytest.mark.parametrize(
@@ -55,8 +68,11 @@ from network.broken import DESCRIPTION, GONE, HEADER, assembled, header_text, pu
         ("nodes/3/0", 0.0, "node 4: op 0.0, expected a list whose first number"),
         ("nodes/3/0", [], "node 4: op [], expected a list whose first number"),
         ("nodes/3/0", 4, "sum4: 10 numbers, expected 2: op, input"),
-        ("nodes/stem/right", GONE, "conv1: 9 numbers, expected 10: op, input, out, window, weight_bits, stride, top, "),
-        ("nodes/3", [0, 3, 5, 3, 1, 2, 1, 1, 1, 1, 1], "conv4: 11 numbers, expected 10"),
+        ("nodes/stem", [0, 0, 3], "conv1: 3 numbers, expected 4 to 10: op, input, out, window, weight_bits, stride, "),
+        ("nodes/3", [0, 3, 5, 3, 1, 2, 1, 1, 1, 1, 1], "conv4: 11 numbers, expected 4 to 10"),
+        ("nodes/stream", [1, 1, 2, 3], "requantise2: 4 numbers, expected 5 to 8: op, input, multiplier, offset, "),
+        ("nodes/pool", [3, 2, 0], "pool6: 3 numbers, expected 4 to 8: op, input, kind, channels, top, "),
+        ("nodes/add", [2, 6], "add7: 2 numbers, expected 3: op, input, other"),
         ("nodes/9", [4], "sum10: 1 numbers, expected 2: op, input"),
         ("nodes/stem/input", "pixels", "conv1: input 'pixels', expected 0 to 0: the pixels or a node before it"),
         ("nodes/stem/input", 1, "conv1: input 1, expected 0 to 0: the pixels or a node before it"),
@@ -111,6 +127,14 @@ from network.broken import DESCRIPTION, GONE, HEADER, assembled, header_text, pu
 )
 def test_description(path, value, message):
     assert refusal(assembled(header_text(put(DESCRIPTION, path, value)))).startswith(message)
+
+
+def test_the_usual_numbers_at_a_rows_end_may_stand_or_be_left_out():
+    assert [(len(row), len(short)) for row, short in zip(DESCRIPTION["nodes"], SHORT_NODES, strict=True)] == [
+        (10, 4), (8, 5), (8, 8), (10, 6), (8, 5), (8, 4), (3, 3), (8, 8), (10, 5), (2, 2)
+    ]  # fmt: skip
+    for data in partly_shortened():
+        assert encode(decode(data, "net.bwn")) == GOOD
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ other - shapes that fit, sums within int32 - is graph.py's to say.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bitwren.errors import ModelError
 from bitwren.network.graph import INT16, INT32, MAX_CODE, MAX_SHIFT, POOLS, Add, Conv, Pool, Requantise, Sum
@@ -30,6 +30,24 @@ FIELDS = {  # the numbers after it
     Pool: ("input", "kind", "channels", *_PADDING),
     Sum: ("input",),
 }
+_NEEDED = {Conv: 3, Requantise: 4, Add: 2, Pool: 3, Sum: 1}  # of them; the rest may be left out, from the end
+
+
+def usual(kind: type, row: Sequence) -> tuple:
+    """Return what the fields that may be left out have where they are: of a node's row, its op and needed numbers."""
+    if kind is Conv:
+        return (1, 1, *[row[3] // 2] * 4)  # one bit, stride 1, the picture's size kept
+    return {Requantise: (*INT16, None), Pool: (1,) * 4}.get(kind, ())
+
+
+def shortened(row: list) -> list:
+    """Return a node's row without the numbers at its end that are the usual ones."""
+    kind = OPS[row[0]]
+    least = 1 + _NEEDED[kind]
+    row, left_out = list(row), usual(kind, row)
+    while len(row) > least and row[-1] == left_out[len(row) - 1 - least]:
+        row.pop()
+    return row
 
 
 def name_of(kind: type, number: int) -> str:
@@ -38,7 +56,10 @@ def name_of(kind: type, number: int) -> str:
 
 
 def check_description(description: dict) -> None:
-    """Raise ModelError, naming the place, for a description that is not exactly one of this version's."""
+    """Put into each node what was left out of it.
+
+    Raises ModelError, naming the place, for a description that is not exactly one of this version's.
+    """
     if not is_whole(version := description.get("version"), VERSION, VERSION):
         raise ModelError(f"format version {shown(version)}, expected {VERSION}")
     check_keys("network", description, _DESCRIPTION)
@@ -61,7 +82,7 @@ def check_description(description: dict) -> None:
         raise ModelError(f"input: zero {shown(pixels['zero'])}, expected {pixels['channels']} of 0 to 255")
     _check_list("nodes", nodes, MAX_NODES)
     for number, node in enumerate(nodes, 1):
-        _check_node(number, node)
+        _complete(number, node)
 
 
 def _check_list(where: str, value: object, most: int) -> None:
@@ -103,18 +124,21 @@ _RULES: dict[str, tuple[Callable[[object], bool], str]] = {
 }
 
 
-def _check_node(number: int, node: object) -> None:
+def _complete(number: int, node: object) -> None:
     if not (isinstance(node, list) and node and is_whole(node[0], 0, len(OPS) - 1)):
         got = f"op {shown(node[0])}" if isinstance(node, list) and node else shown(node)
         raise ModelError(f"node {number}: {got}, expected a list whose first number, the op, is 0 to {len(OPS) - 1}")
     kind = OPS[node[0]]
     where, fields = name_of(kind, number), FIELDS[kind]
-    if len(node) != 1 + len(fields):
-        raise ModelError(f"{where}: {len(node)} numbers, expected {1 + len(fields)}: op, {', '.join(fields)}")
-    for field, value in zip(fields, node[1:], strict=True):
+    least, most = 1 + _NEEDED[kind], 1 + len(fields)
+    if not least <= len(node) <= most:
+        count = f"{least} to {most}" if least < most else most
+        raise ModelError(f"{where}: {len(node)} numbers, expected {count}: op, {', '.join(fields)}")
+    for field, value in zip(fields, node[1:], strict=False):
         if field in ("input", "other"):
             holds, expected = is_whole(value, 0, number - 1), f"0 to {number - 1}: the pixels or a node before it"
         else:
             holds, expected = _RULES[field][0](value), _RULES[field][1]
         if not holds:
             raise ModelError(f"{where}: {field} {shown(value)}, expected {expected}")
+    node += usual(kind, node)[len(node) - least :]

@@ -27,7 +27,7 @@ import numpy as np
 from bitwren.atomic import write_atomic
 from bitwren.errors import ModelError
 from bitwren.network.container import CRC_AT, MAX_FILE, START, Entry, decode_container, encode_container
-from bitwren.network.description import MAX_VALUES, OPS, VERSION, check_description, name_of
+from bitwren.network.description import MAX_VALUES, OPS, VERSION, check_description, name_of, shortened
 from bitwren.network.graph import PIXELS, POOLS, Add, Conv, Network, Node, Pool, Requantise, Sum
 from bitwren.network.strict_json import parse_object, shown
 
@@ -74,7 +74,7 @@ def encode(network: Network) -> bytes:
 
 
 def _described(nodes: tuple[Node, ...]) -> list[list[int | None]]:
-    """Return the numbers of each node: its op, what it reads, its fields, null for what is a tensor."""
+    """Return the numbers of each node: its op, what it reads, its fields, null for what is a tensor, no usual end."""
     numbers = {PIXELS: 0, **{node.name: number for number, node in enumerate(nodes, 1)}}
     rows: list[list[int | None]] = []
     for node in nodes:
@@ -91,7 +91,7 @@ def _described(nodes: tuple[Node, ...]) -> list[list[int | None]]:
                 row = [numbers[node.input], POOLS.index(node.kind), node.channels, *node.padding]
             case Sum():
                 row = [numbers[node.input]]
-        rows.append([OPS.index(type(node)), *row])
+        rows.append(shortened([OPS.index(type(node)), *row]))
     return rows
 
 
