@@ -134,9 +134,12 @@ static bitwren_status read_fields(const reader *r, int32_t number, const char *n
                                   int32_t count) {
     const char *where = r->graph->nodes[number].name;
     const int32_t given = bw_count_members(node) - 1;
-    if (given < needed || given > count)
-        return bw_fail(r->error, BITWREN_BAD_FILE, number, "%s: %d numbers, expected %d to %d", where, (int)(1 + given),
-                       (int)(1 + needed), (int)(1 + count));
+    if (given < needed || given > count) {
+        char to_most[16] = "";
+        if (needed < count) snprintf(to_most, sizeof to_most, " to %d", (int)(1 + count));
+        return bw_fail(r->error, BITWREN_BAD_FILE, number, "%s: %d numbers, expected %d%s", where, (int)(1 + given),
+                       (int)(1 + needed), to_most);
+    }
     bw_member m = {NULL, NULL};
     bw_next_member(node, &m); /* the op */
     for (int32_t k = 0; k < given; k++) {

@@ -35,9 +35,9 @@ typedef struct {
     const uint8_t *weights;
 
     /* requantise */
-    const uint8_t *multipliers, *offsets; /* per channel, or NULL where one serves all channels; int16, and: */
-    int32_t offset_bytes;                 /* of each in offsets: 2 or 4 */
-    int32_t multiplier, offset;           /* that one */
+    const uint8_t *multipliers, *offsets; /* per channel, or NULL where one serves all channels */
+    int32_t offset_bytes;                 /* of each offset there, 2 or 4; a multiplier has 2 */
+    int32_t multiplier, offset;           /* the one that serves all */
     int32_t multiplier_count, offset_count; /* 1, or as many as channels */
     int32_t shift, low, high;             /* zero: see result.zero */
 

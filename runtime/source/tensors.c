@@ -13,7 +13,7 @@ typedef struct {
 /* An entry of the header. */
 typedef struct {
     const char *dtype;
-    int64_t bytes; /* of a value */
+    uint64_t value_bytes;
     int64_t shape[4];
     int32_t dimensions;
     const uint8_t *content;
@@ -33,8 +33,8 @@ static int read_shape(const char *value, entry *to) {
 }
 
 /* Its bytes, or more than a file has. */
-static uint64_t bytes_of(const entry *e, uint64_t each) {
-    uint64_t bytes = each;
+static uint64_t bytes_of(const entry *e) {
+    uint64_t bytes = e->value_bytes;
     for (int32_t k = 0; k < e->dimensions; k++) {
         bytes *= (uint64_t)e->shape[k]; /* both below 2^32 */
         if (bytes > BW_MOST) return UINT32_MAX;
@@ -55,9 +55,9 @@ static bitwren_status read_entry(tensors *t, entry *to) {
     while (kind < 4 && !bw_is_string(dtype, dtypes[kind])) kind++;
     if (kind == 4) return refuse(t, -1, "dtype is none of I32, I16, I8, U8");
     to->dtype = dtypes[kind];
-    to->bytes = (int64_t)sizes[kind];
+    to->value_bytes = sizes[kind];
     if (!read_shape(shape, to)) return refuse(t, -1, "shape: expected 1 to 4 sizes of at least 1");
-    const uint64_t bytes = bytes_of(to, sizes[kind]);
+    const uint64_t bytes = bytes_of(to);
     int64_t number;
     bw_member m = {NULL, NULL};
     const int told = *offsets == '[' && bw_count_members(offsets) == 2 && bw_next_member(offsets, &m) &&
@@ -144,10 +144,10 @@ static bitwren_status share_out(bw_graph *graph, const entry *parts, bitwren_err
         for (int part = 0; part < PARTS; part++) {
             if (counts[part] == 0) continue;
             const uint8_t *content = at[part];
-            at[part] += counts[part] * parts[part].bytes;
+            at[part] += (uint64_t)counts[part] * parts[part].value_bytes;
             if (part == OFFSETS) {
                 node->offsets = content;
-                node->offset_bytes = (int32_t)parts[OFFSETS].bytes;
+                node->offset_bytes = (int32_t)parts[OFFSETS].value_bytes;
                 node->offset_count = (int32_t)counts[part];
             } else if (part == MULTIPLIERS) {
                 node->multipliers = content;

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from network.broken import BASE, GOOD, assembled, partly_shortened
+from network.broken import BASE, DESCRIPTION, GOOD, assembled, header_text, partly_shortened, put
 from network.examples import conv, network, pictures, requantise, wide_resnet
 from network.strategies import networks_and_pictures
 from runtime.program import EXPECTED
@@ -71,6 +71,15 @@ def test_nodes_with_and_without_their_usual_numbers():
     expected = reference.run(BASE, images)
     for data in (GOOD, *partly_shortened()):
         assert np.array_equal(Runtime(data).run(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("node", "numbers", "message"),
+    [("stem", [0, 0, 3], "conv1: 3 numbers, expected 4 to 10"), ("add", [2, 6], "add7: 2 numbers, expected 3")],
+)
+def test_nodes_of_too_few_numbers(node, numbers, message):
+    with pytest.raises(ModelError, match=f"^{message}$"):
+        Runtime(assembled(header_text(put(DESCRIPTION, f"nodes/{node}", numbers))))
 
 
 @pytest.mark.parametrize("last", [32767, -32768, 32768, -32769, 2**30, -(2**30)])
