@@ -1,7 +1,9 @@
 # Two commands: `make demo` does the main job, `make test` passes the tests. Both set up .venv first.
 # PYTHON=python3.12 picks another interpreter (3.11 or newer).
+# EXTRAS=train,test,ray installs more of what pyproject.toml offers.
 
 PYTHON ?= python3
+EXTRAS ?= train,test
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -24,7 +26,7 @@ $(VENV)/ready: pyproject.toml constraints.txt $(RUNTIME)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "bitwren needs Python 3.11 or newer, got: $$($(PYTHON) --version 2>&1)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 clean:
