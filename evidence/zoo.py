@@ -25,6 +25,7 @@ from bitwren.errors import BitwrenError, CheckpointError, DataError
 from bitwren.network.pack import read_bwn
 from bitwren.pictures import load_dataset
 from bitwren.pictures.registry import find_dataset
+from bitwren.recipe import Recipe, load_recipe, packaged_recipes
 from bitwren.report.evaluation import wilson_interval
 from bitwren.train.predict import evaluation_pictures, logits_of
 from bitwren.train.run import RESULT, Run, open_run, provenance
@@ -65,6 +66,18 @@ def given(arguments) -> list[str]:
     return [str(word) for option, value in options.items() if value is not None for word in (option, value)]
 
 
+def title_of(recipe: Recipe) -> str:
+    """Return a recipe's title; without one, that of the packaged recipe that trains the same network the same way."""
+
+    def way(one: Recipe) -> dict:
+        tables = one.tables()
+        tables["train"].pop("seed")
+        return {key: tables[key] for key in ("network", "augment", "train")}
+
+    packaged = map(load_recipe, packaged_recipes())
+    return recipe.title or next((p.title for p in packaged if way(p) == way(recipe)), recipe.name)
+
+
 def make_card(arguments, run: Run, result: dict, file: Path, convert: list[str]) -> dict:
     """Return the card of a network that was just converted."""
     network, model, made = read_bwn(file), load(file), provenance()
@@ -73,10 +86,11 @@ def make_card(arguments, run: Run, result: dict, file: Path, convert: list[str])
         raise DataError(f"{len(test)} test pictures, expected {run.about['test_pictures']} as in {run.folder}")
     entry = find_dataset(arguments.data_set or run.recipe.data.name)
     recipe = run.recipe.tables()
-    seed, title = recipe["train"].pop("seed"), recipe.pop("title", run.recipe.name)
+    seed = recipe["train"].pop("seed")
+    recipe.pop("title", None)
     card = {
         "name": arguments.name,
-        "title": title,
+        "title": title_of(run.recipe),
         "intended_use": textwrap.fill(arguments.intended_use, 100),
         "limits": textwrap.fill(arguments.limits, 100),
         "data": {

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,11 @@ from bitwren.deploy import model
 from bitwren.deploy.zoo import find_model, packaged_networks, read_card
 from bitwren.errors import ModelError, UsageError
 from bitwren.network.pack import encode, read_bwn
-from bitwren.recipe import from_tables
+from bitwren.recipe import from_tables, load_recipe
 
 NAMES = list(packaged_networks())
 SOURCE = Path(bitwren.__file__).parents[1]
+DOCS = Path(__file__).parents[1] / "docs" / "zoo.md"
 KEYS = {
     "": {"name", "title", "intended_use", "limits", "data", "accuracy", "network", "recipe", "made_by"},
     "data": {
@@ -81,7 +83,7 @@ def test_a_card_has_every_key(name):
     for table, keys in KEYS.items():
         got = set(card[table] if table else card)
         assert got - {"also"} == keys, table
-    assert card["name"] == name and card["intended_use"].strip() and card["limits"].strip()
+    assert card["name"] == name and all(card[text].strip() for text in ("title", "intended_use", "limits"))
     for measured in (card["accuracy"], *([card["accuracy"]["also"]] if "also" in card["accuracy"] else [])):
         low, high = measured["integer_interval_95"]
         assert low <= measured["integer"] <= high and 0 <= measured["float"] <= 1 <= measured["pictures"]
@@ -111,6 +113,20 @@ def test_a_card_tells_what_the_file_holds(name):
     assert from_tables(recipe.name, told, name).tables() == recipe.tables()
     assert recipe.name == card["recipe"]["name"]
     assert network.about["trained_by_commit"] == card["made_by"]["train_commit"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_of_the_package_trains_it_again(name):
+    told = DOCS.read_text(encoding="utf-8")
+    recipe, changed = re.search(rf"^\| `{name}` \| `([^`]*)` \|([^|]*)\|$", told, re.MULTILINE).groups()
+    tables, card = load_recipe(recipe).tables(), read_card(name)
+    for key, value in re.findall(r"`([\w.]+)=([^`]*)`", changed):
+        table, option = key.split(".")
+        tables[table][option] = type(tables[table][option])(value)
+    tables["train"].pop("seed")
+    for table in ("network", "augment", "train"):
+        # A card made before there was a key says nothing of it.
+        assert card["recipe"][table] == {key: tables[table][key] for key in card["recipe"][table]}
 
 
 def test_the_package_stays_under_two_megabytes():
