@@ -6,16 +6,20 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from bitwren.cli import main
 from bitwren.errors import DataError
+from bitwren.recipe import load_recipe
 from bitwren.report.study_page import figures as figures_module
 from bitwren.report.study_page import write_page
 from bitwren.report.study_page.records import checked_records
 from bitwren.report.study_page.statistics import paired_difference, summarise, verdict
 from bitwren.report.study_page.tables import Grid, difference_table, main_table
+from bitwren.study.grid import StudyRun
+from bitwren.study.task import Task, failure
 
 pytest.importorskip("jinja2")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -42,7 +46,11 @@ def run(activation="srelu", bits=1, seed=0, test=0.6, data="cifar10-jpeg", **cha
 
 
 def failed(error="loss is nan", **changes):
-    return run(**changes) | {"status": "failed", "error": error, "accuracy": None, "curve": []}
+    """The record that a study writes of a run that failed."""
+    would = run(**changes)
+    recipe = load_recipe("digits")
+    one = StudyRun(would["run"], would["axes"], would["seed"], would["data"], None, recipe)
+    return failure(Task("small", one, Path("nowhere"), None, 1, "bitwren study"), error).record
 
 
 def written(folder, records):
