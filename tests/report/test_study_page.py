@@ -149,6 +149,12 @@ def test_one_run(tmp_path):
     assert "n = 1, no interval" in html and "1 run:" in html and "<h2 id=\"differences\">" not in html
 
 
+@pytest.mark.parametrize("status", ["done", "failed"])
+def test_a_record_of_what_it_must_have_and_no_more(tmp_path, status):
+    html = page_of(tmp_path, [{"run": "bare", "status": status, "axes": {}, "seed": 0}])
+    assert f"{status}; seed 0; data –" in html
+
+
 def test_all_failed(tmp_path):
     html = page_of(tmp_path, [failed()])
     assert "loss is nan" in html and "<svg" not in html

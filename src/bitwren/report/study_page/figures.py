@@ -107,7 +107,7 @@ def _legend(figure, grid: Grid, columns: list[tuple], lines: bool) -> None:
 
 
 def _curves(grid: Grid, done: Sequence[dict]):
-    with_curve = [record for record in done if record.get("curve")]
+    with_curve = [record for record in done if record["curve"]]
     if not with_curve:
         return None
     groups: dict[str, list[dict]] = {}

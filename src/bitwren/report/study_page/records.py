@@ -6,19 +6,26 @@ from pathlib import Path
 from bitwren.errors import DataError
 from bitwren.study.records import read_records
 
+# What a record may lack, or have as null: a run that failed has no cost.
+_OPTIONAL = {
+    **dict.fromkeys(("error", "data"), str),
+    **dict.fromkeys(("pictures", "accuracy", "cost", "seconds", "made", "recipe"), dict),
+    "curve": list,
+}
+
 
 def checked_records(path: Path) -> list[dict]:
     """Return the last record of each run, in the order in which the runs first ended, as the page can take them.
 
-    A last line that is torn is passed over. Raises DataError for a file that cannot be read or is broken before its
-    last line, for a record that is none, and where no run is left.
+    What a record lacks is there and empty. A last line that is torn is passed over. Raises DataError for a file that
+    cannot be read or is broken before its last line, for a record that is none, and where no run is left.
     """
     records, _ = read_records(path)
     for record in records.values():
         _check(record, f"{path}: run {record['run']}")
     if not records:
         raise DataError(f"{path}: holds no run, expected at least 1")
-    return list(records.values())
+    return [record | {key: record.get(key) or kind() for key, kind in _OPTIONAL.items()} for record in records.values()]
 
 
 def _check(record: dict, place: str) -> None:
@@ -29,7 +36,7 @@ def _check(record: dict, place: str) -> None:
         raise DataError(f"{place}: axes is {axes!r}, expected a text or a number for each axis")
     if not isinstance(record.get("seed"), int):
         raise DataError(f"{place}: seed is {record.get('seed')!r}, expected an integer")
-    for key, kind in (("accuracy", dict), ("cost", dict), ("seconds", dict), ("recipe", dict), ("curve", list)):
+    for key, kind in _OPTIONAL.items():
         if not isinstance(record.get(key) or kind(), kind):
             raise DataError(f"{place}: {key} is {type(record[key]).__name__}, expected {kind.__name__}")
     if not all(isinstance(epoch, dict) for epoch in record.get("curve") or []):
@@ -38,7 +45,7 @@ def _check(record: dict, place: str) -> None:
 
 def number(record: dict, group: str, key: str) -> float | None:
     """Return a record's number, None where it has none or one that is not finite."""
-    return finite((record.get(group) or {}).get(key))
+    return finite(record[group].get(key))
 
 
 def finite(value: object) -> float | None:
@@ -52,7 +59,7 @@ def error_of(record: dict, part: str = "test") -> float | None:
     if record["status"] != "done":
         return None
     if part == "train":
-        curve = record.get("curve") or [{}]
+        curve = record["curve"] or [{}]
         accuracy = finite(curve[-1].get("train_accuracy"))
     else:
         accuracy = number(record, "accuracy", part)

@@ -27,7 +27,7 @@ def axes_of(records: Sequence[dict]) -> dict[str, list]:
         for axis, value in record["axes"].items():
             if value not in axes.setdefault(axis, []):
                 axes[axis].append(value)
-    axes = {axis: values for axis, values in axes.items() if any(r["axes"].get(axis) != r.get("data") for r in records)}
+    axes = {axis: values for axis, values in axes.items() if any(r["axes"].get(axis) != r["data"] for r in records)}
     for values in axes.values():
         if all(isinstance(value, int | float) for value in values):
             values.sort()
@@ -71,7 +71,7 @@ class Grid:
 
     def row(self, record: dict) -> tuple:
         """Return the row of a run: its data set, then the values of the row axes."""
-        return (str(record.get("data") or "-"), *(record["axes"].get(axis, "-") for axis in self.row_axes))
+        return (record["data"] or "-", *(record["axes"].get(axis, "-") for axis in self.row_axes))
 
     def column(self, record: dict) -> tuple:
         """Return the column of a run: the values of the column axes."""
