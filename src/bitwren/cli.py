@@ -83,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_data_dir(train)
     train.add_argument("--out", metavar="RUN", type=Path, help="folder of the run (default: runs/RECIPE)")
+    train.add_argument(
+        "--from",
+        metavar="MODEL",
+        type=Path,
+        dest="start",
+        help=f"start from the signs of a trained network of the same convolutions: {_BWN}",
+    )
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
     _add_device(train)
     train.add_argument("--quiet", action="store_true", help="no progress, only the result")

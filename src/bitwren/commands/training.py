@@ -1,6 +1,7 @@
 """Commands that need PyTorch: train, bench train, and info, evaluate, predict of a trained run."""
 
 import dataclasses
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -42,7 +43,13 @@ def train(arguments) -> int:
     with world(arguments.device) as processes:
         show = not arguments.quiet
         trainer = make_trainer(
-            recipe, out, processes, data_dir=arguments.data_dir, resume=arguments.resume, progress=show
+            recipe,
+            out,
+            processes,
+            data_dir=arguments.data_dir,
+            resume=arguments.resume,
+            progress=show,
+            signs=None if arguments.start is None else _signs_of(arguments.start),
         )
         if show and processes.writes:
             print(_beginning(trainer), file=sys.stderr)
@@ -53,6 +60,21 @@ def train(arguments) -> int:
             _draw_curve(trainer.run)
             print(_trained(trainer, result))
     return 0
+
+
+def _signs_of(model: Path):
+    """Return the signs of a .bwn file, or of a network of the zoo. Raises UsageError or ModelError."""
+    from bitwren.deploy.zoo import find_model
+    from bitwren.network.graph import Conv
+    from bitwren.network.pack import read_bwn
+    from bitwren.train.inherit import Signs
+
+    path = find_model(model)
+    convolutions = [node for node in read_bwn(path).nodes if isinstance(node, Conv)]
+    for conv in convolutions:
+        if conv.weight_bits != 1:
+            raise UsageError(f"{path}: {conv.name} has weights of {conv.weight_bits} bits, expected 1")
+    return Signs(str(model), hashlib.sha256(path.read_bytes()).hexdigest(), tuple(c.weights for c in convolutions))
 
 
 def _draw_curve(run) -> None:

@@ -161,12 +161,17 @@ def _list_of(kind: type, count: int | None = None):
     )
 
 
+_START = ("model", "sha256")
 # What the rest of the program reads of run.json.
 _ABOUT_CHECKS = {
     "recipe": ("a name", lambda value: isinstance(value, str)),
     "classes": ("a list of names", _list_of(str)),
     "size": ("[height, width]", lambda value: _list_of(int, 2)(value) and min(value) > 0),
     "channels": ("1 or 3", lambda value: type(value) is int and value in (1, 3)),
+    "from": (
+        "the model that the run was started from, and its sha256",
+        lambda value: value is None or (isinstance(value, dict) and {type(value.get(k)) for k in _START} == {str}),
+    ),
 }
 
 

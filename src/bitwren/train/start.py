@@ -11,8 +11,9 @@ from bitwren.pictures import Pictures, Split, load_dataset, read_picture, strati
 from bitwren.recipe import DataOptions, Recipe
 from bitwren.train.batches import Files, MemoryBatches, StreamedBatches
 from bitwren.train.distributed import World
+from bitwren.train.inherit import Signs, take_signs
 from bitwren.train.loop import Sources, Trainer
-from bitwren.train.run import RECIPE, Run, create_run, open_run, same_recipe
+from bitwren.train.run import LAST, RECIPE, Run, create_run, open_run, same_recipe
 
 SPLIT_SEED = 0  # which pictures are held out does not change with the training seed: runs stay comparable
 FIT_PICTURES = 2000  # of a streamed set, for the input's mean and deviation
@@ -88,16 +89,19 @@ def make_trainer(
     resume: bool = False,
     progress: bool = True,
     loaded: Loaded | None = None,
+    signs: Signs | None = None,
 ) -> Trainer:
     """Return a Trainer for a new run in `out`, or for the one that is there when resuming.
 
-    recipe: None takes the run's own. loaded: the recipe's pictures, where they were read before.
-    Raises UsageError where the two recipes differ, or a run is there and resume is False.
+    recipe: None takes the run's own. loaded: the recipe's pictures, where they were read before. signs: of a trained
+    network, which a new run starts from.
+    Raises UsageError where the two recipes or what they start from differ, or a run is there and resume is False.
     """
     old = open_run(out) if resume and (out / RECIPE).exists() else None
     if old is not None:
         if recipe is not None:
             same_recipe(old, recipe)
+        _same_start(old, signs)
         recipe, data_dir = old.recipe, data_dir or (Path(old.about["data_dir"]) if old.about.get("data_dir") else None)
     elif recipe is None:
         raise UsageError(f"{out}: no run to resume is there, and no recipe was given")
@@ -117,6 +121,8 @@ def make_trainer(
         "device": str(world.device),
         "processes": world.size,
     }
+    if signs is not None:
+        about["from"] = signs.about
     if old is not None:
         for key in ("classes", "size", "channels", "training_pictures", "validation_pictures", "test_pictures"):
             if about[key] != old.about.get(key):
@@ -132,12 +138,27 @@ def make_trainer(
         training = StreamedBatches(*common, loaded.training, recipe.data.workers)
     sources = Sources(training, loaded.fit, loaded.validation, loaded.test, recipe.data.workers)
     trainer = Trainer(old or Run(out, recipe, about), sources, world)
+    if signs is not None:
+        take_signs(trainer.network, signs)
     if old is None and world.writes:  # only now: a network that cannot be made leaves no folder behind
         trainer.run = create_run(trainer.run)
     world.barrier()
     if resume:
         trainer.resume()
     return trainer
+
+
+def _same_start(run: Run, signs: Signs | None) -> None:
+    """Raise UsageError where a run was started from another network, or needs again the one it was started from."""
+    old = run.about.get("from")
+    if signs is not None and signs.about != old:
+        raise UsageError(f"{run.folder}: was started from {_started(old)}, not from {_started(signs.about)}")
+    if old is not None and signs is None and not (run.folder / LAST).exists():
+        raise UsageError(f"{run.folder}: has no checkpoint yet; give its --from {old['model']} again")
+
+
+def _started(source: dict | None) -> str:
+    return "weights of its own" if source is None else f"{source['model']} (SHA-256 {source['sha256'][:8]}...)"
 
 
 def precision_warning(recipe: Recipe, device: torch.device) -> str | None:
