@@ -151,7 +151,7 @@ def make_trainer(
 def _same_start(run: Run, signs: Signs | None) -> None:
     """Raise UsageError where a run was started from another network, or needs again the one it was started from."""
     old = run.about.get("from")
-    if signs is not None and signs.about != old:
+    if signs is not None and signs.sha256 != (old or {}).get("sha256"):
         raise UsageError(f"{run.folder}: was started from {_started(old)}, not from {_started(signs.about)}")
     if old is not None and signs is None and not (run.folder / LAST).exists():
         raise UsageError(f"{run.folder}: has no checkpoint yet; give its --from {old['model']} again")
