@@ -113,7 +113,8 @@ def make_card(arguments, run: Run, result: dict, file: Path, convert: list[str])
         "made_by": {
             "train": run.about["command"],
             "train_commit": run.about["commit"] or "unknown",
-            **{key: run.about[key] for key in ("from",) if key in run.about},
+            **({"processes": run.about["processes"]} if run.about["processes"] > 1 else {}),
+            **({"from": run.about["from"]} if "from" in run.about else {}),
             "convert": shlex.join(["bitwren", *convert]),
             "convert_commit": made["commit"] or "unknown",
             "card": shlex.join(["python", "evidence/zoo.py", str(arguments.run), arguments.name, *given(arguments)]),
