@@ -18,9 +18,8 @@ from bitwren.train.inherit import Signs, take_signs
 START = ("train.epochs=2", "train.learning_rate=0.02")
 
 
-def random_signs(network, seed=0):
+def random_signs(network, seed):
     """Return signs for every convolution of a network, in the layout of a .bwn file."""
-    print(f"seed {seed}")
     generator = np.random.default_rng(seed)
     shapes = [p.shape for p in network.parameters() if p.dim() == 4]
     weights = tuple(generator.choice([-1, 1], (o, f, f, c)).astype(np.int8) for o, c, f, _ in shapes)
@@ -28,9 +27,9 @@ def random_signs(network, seed=0):
 
 
 @pytest.mark.parametrize("options", [{}, {"signs": "balanced"}, {"skip": False}, {"activation": "bn"}])
-def test_the_signs_are_taken_over_and_all_weights_are_as_far_from_zero_as_new_ones_on_average(options):
+def test_the_signs_are_taken_over_and_all_weights_are_as_far_from_zero_as_new_ones_on_average(options, seed):
     network = WideResNet(depth=8, width=0.5, num_classes=3, **options)
-    signs = random_signs(network)
+    signs = random_signs(network, seed)
     take_signs(network, signs)
     convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
     assert len(convolutions) == 8
@@ -42,10 +41,10 @@ def test_the_signs_are_taken_over_and_all_weights_are_as_far_from_zero_as_new_on
         assert np.allclose(conv.weight.detach().numpy(), mean * expected, rtol=1e-6, atol=0)
 
 
-def test_a_head_for_other_classes_stays_new():
+def test_a_head_for_other_classes_stays_new(seed):
     network, other = (WideResNet(depth=8, width=0.5, num_classes=n) for n in (3, 4))
     head = network.head.weight.detach().clone()
-    signs = random_signs(other)
+    signs = random_signs(other, seed)
     take_signs(network, signs)
     assert torch.equal(network.head.weight, head)
     assert np.array_equal(np.sign(network.stem.weight.detach().numpy()), signs.weights[0].transpose(0, 3, 1, 2))
@@ -60,8 +59,8 @@ def test_a_head_for_other_classes_stays_new():
         ({"weight_bits": 32}, "network.weight_bits is 32, expected 1"),
     ],
 )
-def test_other_networks_are_refused(options, named):
-    signs = random_signs(WideResNet(depth=8, width=0.5, num_classes=3))
+def test_other_networks_are_refused(options, named, seed):
+    signs = random_signs(WideResNet(depth=8, width=0.5, num_classes=3), seed)
     with pytest.raises(UsageError, match=named):
         take_signs(WideResNet(**{"depth": 8, "width": 0.5, "num_classes": 3, **options}), signs)
 

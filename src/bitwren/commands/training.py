@@ -66,15 +66,16 @@ def _signs_of(model: Path):
     """Return the signs of a .bwn file, or of a network of the zoo. Raises UsageError or ModelError."""
     from bitwren.deploy.zoo import find_model
     from bitwren.network.graph import Conv
-    from bitwren.network.pack import read_bwn
+    from bitwren.network.pack import decode, read_content
     from bitwren.train.inherit import Signs
 
     path = find_model(model)
-    convolutions = [node for node in read_bwn(path).nodes if isinstance(node, Conv)]
+    content = read_content(path)
+    convolutions = [node for node in decode(content, str(path)).nodes if isinstance(node, Conv)]
     for conv in convolutions:
         if conv.weight_bits != 1:
             raise UsageError(f"{path}: {conv.name} has weights of {conv.weight_bits} bits, expected 1")
-    return Signs(str(model), hashlib.sha256(path.read_bytes()).hexdigest(), tuple(c.weights for c in convolutions))
+    return Signs(str(model), hashlib.sha256(content).hexdigest(), tuple(c.weights for c in convolutions))
 
 
 def _draw_curve(run) -> None:

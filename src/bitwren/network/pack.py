@@ -115,6 +115,14 @@ def _tensors(nodes: tuple[Node, ...]) -> Iterator[tuple[str, np.ndarray]]:
 
 def read_bwn(path: str | PathLike) -> Network:
     """Return the network of a file. Raises ModelError, naming the file, for whatever is wrong with it."""
+    return decode(read_content(path), str(path))
+
+
+def read_content(path: str | PathLike) -> bytes:
+    """Return the bytes of a file for `decode`: no more than its start where that is not a .bwn file's.
+
+    Raises ModelError, naming the file, where it cannot be read or is too large.
+    """
     try:
         with open(path, "rb") as file:
             start, size = file.read(CRC_AT + 8), os.fstat(file.fileno()).st_size
@@ -125,7 +133,7 @@ def read_bwn(path: str | PathLike) -> Network:
                 start = file.read()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return decode(start, str(path))
+    return start
 
 
 def decode(data: bytes | memoryview, where: str) -> Network:

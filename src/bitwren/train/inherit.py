@@ -1,7 +1,7 @@
 """A run that starts from the signs of a trained network: to train on, or on other pictures.
 
 All that is left of a trained network are its signs. Its latent weights start with them, each as far from zero as a new
-weight is on average: no sign flips before gradients have said so for some steps, so what was learned is not lost.
+weight is on average: no sign flips before gradients have said so for some steps.
 """
 
 import dataclasses
@@ -47,9 +47,9 @@ def take_signs(network: ResidualNetwork, signs: Signs) -> None:
     if len(convolutions) != len(signs.weights):
         raise UsageError(f"{signs.model}: {len(signs.weights)} convolutions, expected {len(shapes)} as in the recipe")
     for i, (conv, shape, weights) in enumerate(zip(convolutions, shapes, signs.weights, strict=True), 1):
-        if conv is network.head and weights.shape[1:] == shape[1:] and weights.shape != shape:
-            continue
         if weights.shape != shape:
+            if conv is network.head and weights.shape[1:] == shape[1:]:
+                continue
             got, expected = (" x ".join(map(str, s)) for s in (weights.shape, shape))
             raise UsageError(f"{signs.model}: convolution {i} has {got} weights, expected {expected} as in the recipe")
         size = MEAN_OF_HALF_NORMAL * conv.gain / math.sqrt(conv.fan_in)
