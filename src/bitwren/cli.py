@@ -90,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         dest="start",
         help=f"start from the signs of a trained network of the same convolutions: {_BWN}",
     )
+    train.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        type=Path,
+        help=f"learn the answers of a trained network too, with the share train.distil of the loss: {_BWN}",
+    )
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
     _add_device(train)
     train.add_argument("--quiet", action="store_true", help="no progress, only the result")

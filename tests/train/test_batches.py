@@ -30,8 +30,9 @@ def memory(count=23, batch=5, seed=1, options=PLAIN, world=ALONE):
 
 
 def assert_same(some, others):
-    for (images, labels), (other_images, other_labels) in zip(some, others, strict=True):
+    for (images, labels, answers), (other_images, other_labels, other_answers) in zip(some, others, strict=True):
         assert torch.equal(images, other_images) and torch.equal(labels, other_labels)
+        assert answers is other_answers is None
 
 
 @settings(max_examples=60)
@@ -40,16 +41,16 @@ def test_an_epoch_visits_each_picture_at_most_once(count, batch, seed, epoch):
     source = memory(count, batch, seed)
     batches = list(source.epoch(epoch))
     assert len(batches) == source.steps == count // batch
-    seen = [number for images, _ in batches for number in images[:, 0, 0, 0].tolist()]
+    seen = [number for images, _, _ in batches for number in images[:, 0, 0, 0].tolist()]
     assert len(set(seen)) == len(seen) == source.steps * batch  # so all of them, where batch divides count
-    for images, labels in batches:
+    for images, labels, _ in batches:
         assert images.shape == (batch, 3, 5, 6) and images.dtype == torch.uint8 and labels.dtype == torch.int64
         assert torch.equal(labels, images[:, 0, 0, 0].long() % 7)  # the label goes with its picture
 
 
 def test_what_one_epoch_leaves_out_another_takes():
     source = memory(count=9, batch=4)
-    seen = {n for epoch in range(40) for images, _ in source.epoch(epoch) for n in images[:, 0, 0, 0].tolist()}
+    seen = {n for epoch in range(40) for images, _, _ in source.epoch(epoch) for n in images[:, 0, 0, 0].tolist()}
     assert seen == set(range(9))  # one stays out of all 40 with probability 9 * 9**-40
 
 
@@ -73,11 +74,22 @@ def test_starting_later_gives_the_tail(first_step, epoch):
 def test_processes_share_the_same_batch(size):
     whole = list(memory(count=50, batch=8, options=RANDOM).epoch(1))
     parts = [list(memory(50, 8, options=RANDOM, world=World(rank, size, CPU)).epoch(1)) for rank in range(size)]
-    for step, (images, labels) in enumerate(whole):
+    for step, (images, labels, _) in enumerate(whole):
         mine = [part[step] for part in parts]
-        assert all(len(part) == 8 // size for part, _ in mine)
-        assert torch.equal(torch.cat([part for part, _ in mine]), images)
-        assert torch.equal(torch.cat([part for _, part in mine]), labels)
+        assert all(len(part) == 8 // size for part, _, _ in mine)
+        assert torch.equal(torch.cat([part for part, _, _ in mine]), images)
+        assert torch.equal(torch.cat([part for _, part, _ in mine]), labels)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_teachers_answers_go_with_their_pictures(rank, files):
+    world = World(rank, 2, CPU)
+    answers = torch.arange(33.0).view(11, 3)  # of picture n: 3n, 3n + 1, 3n + 2
+    for source in (memory(11, 4, world=world), StreamedBatches(4, 1, RANDOM, world, files, 0)):
+        plain, taught = (dataclasses.replace(source, options=AugmentOptions(), answers=a) for a in (None, answers))
+        for (images, labels, _), (same, same_labels, found) in zip(plain.epoch(2, 1), taught.epoch(2, 1), strict=True):
+            assert torch.equal(images, same) and torch.equal(labels, same_labels)
+            assert torch.equal(found, answers[images[:, 0, 0, 0].long()]) and len(found) == 2
 
 
 def test_epochs_and_seeds_differ():
@@ -90,7 +102,7 @@ def test_epochs_and_seeds_differ():
         images.numpy().tobytes()
         for seed in (0, 1)
         for epoch in (0, 1)
-        for images, _ in MemoryBatches.of(blank, 10, seed, RANDOM, ALONE).epoch(epoch)
+        for images, _, _ in MemoryBatches.of(blank, 10, seed, RANDOM, ALONE).epoch(epoch)
     ]
     assert len(set(batches)) == len(batches) == 16
 
@@ -121,7 +133,7 @@ def test_crops_are_random_but_reproducible(tmp_path):
     Image.fromarray(picture).save(tmp_path / "one.png")
     files = Files((tmp_path / "one.png",) * 4, np.zeros(4, np.int64), (8, 8), 3)
     streamed = StreamedBatches(4, 1, AugmentOptions(crop=True), ALONE, files, 0)
-    (images, _), (again, _), (later, _) = (next(streamed.epoch(epoch)) for epoch in (0, 0, 1))
+    (images, *_), (again, *_), (later, *_) = (next(streamed.epoch(epoch)) for epoch in (0, 0, 1))
     assert images.shape == (4, 3, 8, 8)
     assert torch.equal(images, again)
     assert len({image.numpy().tobytes() for image in torch.cat([images, later])}) == 8

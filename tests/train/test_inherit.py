@@ -95,7 +95,7 @@ def test_a_run_from_a_file_resumes_bit_for_bit(photos, launcher, model, tmp_path
     # 1 is recipe.toml: killed right after it, there is no checkpoint, and the file is wanted again.
     assert launcher.run(*words, "--out", tmp_path / "cut", kill_at_write=[1, "after"]).returncode == -9
     without = launcher.run("train", "--resume", "--out", tmp_path / "cut")
-    assert without.returncode == 2 and "no checkpoint yet" in without.stderr and "--from" in without.stderr
+    assert without.returncode == 2 and "no last.safetensors yet" in without.stderr and "--from" in without.stderr
     copy = shutil.copy(model, tmp_path / "copy.bwn")  # what counts is what is in the file
     ended = launcher.run(*words[:-1], copy, "--resume", "--out", tmp_path / "cut")
     assert ended.returncode == 0, ended.stderr
@@ -107,7 +107,7 @@ def test_a_run_is_not_resumed_from_another_file(photos, launcher, model, tmp_pat
     assert launcher.run(*words, "--out", tmp_path / "run").returncode == 0
     ended = launcher.run(*words, "--from", model, "--resume", "--out", tmp_path / "run")
     assert ended.returncode == 2
-    assert "was started from weights of its own, not from" in ended.stderr
+    assert "its --from is none, not" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 

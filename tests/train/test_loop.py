@@ -246,7 +246,7 @@ def test_reestimated_moments_are_the_means_over_the_augmented_pictures(photos, t
         norm.register_forward_hook(lambda _, given, __, name=name: seen[name].append(given[0].detach().double()))
     network.train()
     kept = {name: (m.running_mean.clone(), m.running_var.clone()) for name, m in norms.items()}
-    for images, _ in made.sources.training.epoch(1):
+    for images, _, _ in made.sources.training.epoch(1):
         network(images)
     assert len(norms) == 9  # the input's, 2 in each of 3 blocks, the last activation's and the head's
     for name, (mean, variance) in kept.items():

@@ -50,6 +50,7 @@ def train(arguments) -> int:
             resume=arguments.resume,
             progress=show,
             signs=None if arguments.start is None else _signs_of(arguments.start),
+            teacher=None if arguments.teacher is None else _teacher(arguments.teacher, arguments.threads or 0),
         )
         if show and processes.writes:
             print(_beginning(trainer), file=sys.stderr)
@@ -76,6 +77,22 @@ def _signs_of(model: Path):
         if conv.weight_bits != 1:
             raise UsageError(f"{path}: {conv.name} has weights of {conv.weight_bits} bits, expected 1")
     return Signs(str(model), hashlib.sha256(content).hexdigest(), tuple(c.weights for c in convolutions))
+
+
+def _teacher(model: Path, threads: int):
+    """Return a .bwn file, or a network of the zoo, as a teacher. Raises UsageError or ModelError."""
+    from bitwren.deploy.model import load
+    from bitwren.deploy.zoo import find_model
+    from bitwren.network.pack import read_content
+    from bitwren.train.distil import Teacher
+
+    path = find_model(model)
+    digest = hashlib.sha256(read_content(path)).hexdigest()
+    network = load(path, threads=threads)
+    scale = network.engine.logit_scale
+    return Teacher(
+        str(model), digest, network.classes, network.channels, network.size, lambda p: network.logits(p) * scale
+    )
 
 
 def _draw_curve(run) -> None:

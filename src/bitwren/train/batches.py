@@ -44,6 +44,7 @@ class Batches:
     seed: int
     options: AugmentOptions
     world: World
+    answers: Tensor | None = dataclasses.field(default=None, kw_only=True)  # a teacher's, of each picture (N, classes)
 
     @property
     def count(self) -> int:
@@ -55,14 +56,18 @@ class Batches:
         """Steps in an epoch."""
         return self.count // self.batch
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images (batch / processes, C, H, W) uint8, labels int64) on the device, from first_step on."""
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield images (batch / processes, C, H, W) uint8, labels int64, and a teacher's answers, from first_step on.
+
+        All on the device; the answers are (batch / processes, classes) float32, or None without a teacher.
+        """
         order = epoch_order(self.count, self.seed, epoch)[: self.steps * self.batch].view(self.steps, self.batch)
         generator = torch.Generator(self.world.device)
         mine = self.world.share(self.batch)
         for step, (images, labels) in enumerate(self._read(order[first_step:], epoch), first_step):
             generator.manual_seed(_seed(self.seed, _AUGMENT, epoch, step))
-            yield augment(images, self.options, generator)[mine], labels[mine]
+            answers = None if self.answers is None else self.answers[order[step][mine].to(self.answers.device)]
+            yield augment(images, self.options, generator)[mine], labels[mine], answers
 
     def _read(self, order: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         raise NotImplementedError

@@ -159,7 +159,8 @@ def _pictures(count: int, batch: int, size: int) -> MemoryBatches:
 def _endless(batches: MemoryBatches) -> Iterator[tuple[Tensor, Tensor]]:
     epoch = 0
     while True:
-        yield from batches.epoch(epoch)
+        for images, labels, _ in batches.epoch(epoch):
+            yield images, labels
         epoch += 1
 
 

@@ -18,20 +18,26 @@ MEAN_OF_HALF_NORMAL = math.sqrt(2 / math.pi)  # of |x|, x from a normal distribu
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Signs:
-    """What a .bwn file knows of its training: the signs of every convolution, from the first to the last.
-
-    model, sha256: the file, as run.json names it. weights: +1 and -1, int8 (channels out, F, F, channels in) each.
-    """
+class ModelFile:
+    """A trained network that a run takes something from. model, sha256: its file, as run.json names it."""
 
     model: str
     sha256: str
-    weights: tuple[np.ndarray, ...]
 
     @property
     def about(self) -> dict[str, str]:
         """What run.json says of it."""
         return {"model": self.model, "sha256": self.sha256}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Signs(ModelFile):
+    """What a .bwn file knows of its training: the signs of every convolution, from the first to the last.
+
+    weights: +1 and -1, int8 (channels out, F, F, channels in) each.
+    """
+
+    weights: tuple[np.ndarray, ...]
 
 
 @torch.no_grad()

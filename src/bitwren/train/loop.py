@@ -37,6 +37,7 @@ from bitwren.train.checkpoint import (
     write_json,
 )
 from bitwren.train.clip import clip_gradients
+from bitwren.train.distil import distillation_loss
 from bitwren.train.distributed import World
 from bitwren.train.measure import fit_input, measure, reestimate_moments
 from bitwren.train.run import BEST, LAST, METRICS, RESULT, Run, build_network
@@ -119,6 +120,11 @@ class Trainer:
         self.progress = Progress()
         if world.device.type == "cuda":  # the fastest algorithm may differ from run to run, and then so do the sums
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+    def learn_from(self, answers: Tensor) -> None:
+        """Let each step learn a teacher's answers too: float32 (training pictures, classes), in their order."""
+        training = dataclasses.replace(self.sources.training, answers=answers.to(self.world.device))
+        self.sources = dataclasses.replace(self.sources, training=training)
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -220,13 +226,13 @@ class Trainer:
             p.loss_sum, p.correct, p.seen = loss, int(correct), int(seen)
             p.seconds = time.monotonic() - began
 
-        for images, labels in self.sources.training.epoch(p.epoch, p.step):
+        for images, labels, answers in self.sources.training.epoch(p.epoch, p.step):
             rate = self._rate(p.step)
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             with autocast(recipe, device):
                 logits = forward(images)
-            loss = F.cross_entropy(logits.to(self.network.head.weight.dtype), labels)
+            loss = self._loss(logits.to(self.network.head.weight.dtype), labels, answers)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             if recipe.train.clip:
@@ -255,6 +261,12 @@ class Trainer:
                 saved = time.monotonic()
                 if caught:
                     raise _Interrupted
+
+    def _loss(self, logits: Tensor, labels: Tensor, answers: Tensor | None) -> Tensor:
+        loss, recipe = F.cross_entropy(logits, labels), self.recipe.train
+        if answers is None:
+            return loss
+        return loss.lerp(distillation_loss(logits, answers, recipe.distil_temperature), recipe.distil)
 
     def _rate(self, step: int) -> float:
         """Return the learning rate of a step of this epoch."""

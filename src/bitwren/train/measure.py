@@ -50,7 +50,7 @@ def reestimate_moments(network: nn.Module, training: Batches, epoch: int, world:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative mean
     network.train()
-    for images, _ in training.epoch(epoch):
+    for images, _, _ in training.epoch(epoch):
         network(images)
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum

@@ -6,6 +6,7 @@
     tensorboard/       the same, for TensorBoard
     last.safetensors   the checkpoint to resume from
     best.safetensors   the network chosen on the validation pictures
+    teacher.safetensors  a teacher's answers to the training pictures, where it has one
     result.json        accuracy on the test pictures, measured once, at the end
 """
 
@@ -26,12 +27,13 @@ from bitwren.recipe import Recipe, known_keys, load_recipe
 from bitwren.train.checkpoint import load_tensors, restore_network, write_atomic, write_json
 from bitwren.train.networks import FAMILIES, ResidualNetwork
 
-RECIPE, ABOUT, METRICS, LAST, BEST, RESULT = (
+RECIPE, ABOUT, METRICS, LAST, BEST, ANSWERS, RESULT = (
     "recipe.toml",
     "run.json",
     "metrics.jsonl",
     "last.safetensors",
     "best.safetensors",
+    "teacher.safetensors",
     "result.json",
 )
 
@@ -161,17 +163,20 @@ def _list_of(kind: type, count: int | None = None):
     )
 
 
-_START = ("model", "sha256")
+
+
+def _model_file(value) -> bool:
+    return value is None or (isinstance(value, dict) and {type(value.get(k)) for k in ("model", "sha256")} == {str})
+
+
 # What the rest of the program reads of run.json.
 _ABOUT_CHECKS = {
     "recipe": ("a name", lambda value: isinstance(value, str)),
     "classes": ("a list of names", _list_of(str)),
     "size": ("[height, width]", lambda value: _list_of(int, 2)(value) and min(value) > 0),
     "channels": ("1 or 3", lambda value: type(value) is int and value in (1, 3)),
-    "from": (
-        "the model that the run was started from, and its sha256",
-        lambda value: value is None or (isinstance(value, dict) and {type(value.get(k)) for k in _START} == {str}),
-    ),
+    "from": ("the model that the run was started from, and its sha256", _model_file),
+    "teacher": ("the model that taught the run, and its sha256", _model_file),
 }
 
 

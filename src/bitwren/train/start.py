@@ -10,10 +10,11 @@ from bitwren.errors import UsageError
 from bitwren.pictures import Pictures, Split, load_dataset, read_picture, stratified_split, streamed
 from bitwren.recipe import DataOptions, Recipe
 from bitwren.train.batches import Files, MemoryBatches, StreamedBatches
+from bitwren.train.distil import Teacher, ask, load_answers, save_answers
 from bitwren.train.distributed import World
-from bitwren.train.inherit import Signs, take_signs
+from bitwren.train.inherit import ModelFile, Signs, take_signs
 from bitwren.train.loop import Sources, Trainer
-from bitwren.train.run import LAST, RECIPE, Run, create_run, open_run, same_recipe
+from bitwren.train.run import ANSWERS, LAST, RECIPE, Run, create_run, open_run, same_recipe
 
 SPLIT_SEED = 0  # which pictures are held out does not change with the training seed: runs stay comparable
 FIT_PICTURES = 2000  # of a streamed set, for the input's mean and deviation
@@ -90,23 +91,30 @@ def make_trainer(
     progress: bool = True,
     loaded: Loaded | None = None,
     signs: Signs | None = None,
+    teacher: Teacher | None = None,
 ) -> Trainer:
     """Return a Trainer for a new run in `out`, or for the one that is there when resuming.
 
     recipe: None takes the run's own. loaded: the recipe's pictures, where they were read before. signs: of a trained
-    network, which a new run starts from.
-    Raises UsageError where the two recipes or what they start from differ, or a run is there and resume is False.
+    network, which a new run starts from. teacher: whose answers a new run learns too.
+    Raises UsageError where the two recipes, what they start from or their teachers differ, where the recipe has a
+    teacher and none is given or the other way round, or a run is there and resume is False.
     """
     old = open_run(out) if resume and (out / RECIPE).exists() else None
     if old is not None:
         if recipe is not None:
             same_recipe(old, recipe)
-        _same_start(old, signs)
+        _same_file(old, "from", signs, LAST)
+        _same_file(old, "teacher", teacher, ANSWERS)
         recipe, data_dir = old.recipe, data_dir or (Path(old.about["data_dir"]) if old.about.get("data_dir") else None)
     elif recipe is None:
         raise UsageError(f"{out}: no run to resume is there, and no recipe was given")
     elif (out / RECIPE).exists():
         raise UsageError(f"{out}: a run is there already; go on with it by --resume, or choose another --out")
+    if old is None and (recipe.train.distil > 0) != (teacher is not None):
+        given = "no teacher is given by --teacher" if teacher is None else f"--teacher is {teacher.model}"
+        expected = "0" if teacher is None else "above 0: the share of the loss that its answers have"
+        raise UsageError(f"{given}, and train.distil is {recipe.train.distil:g}, expected {expected}")
     with world.first_before_others():  # what the first downloads, the others find
         loaded = loaded or load(recipe.data, data_dir, progress and world.writes)
     about = {
@@ -121,8 +129,9 @@ def make_trainer(
         "device": str(world.device),
         "processes": world.size,
     }
-    if signs is not None:
-        about["from"] = signs.about
+    about |= {key: file.about for key, file in (("from", signs), ("teacher", teacher)) if file is not None}
+    if teacher is not None:
+        teacher.check(loaded.classes, loaded.channels, loaded.size)
     if old is not None:
         for key in ("classes", "size", "channels", "training_pictures", "validation_pictures", "test_pictures"):
             if about[key] != old.about.get(key):
@@ -143,22 +152,30 @@ def make_trainer(
     if old is None and world.writes:  # only now: a network that cannot be made leaves no folder behind
         trainer.run = create_run(trainer.run)
     world.barrier()
+    if recipe.train.distil:
+        with world.first_before_others():
+            if world.writes and (old is None or not (out / ANSWERS).exists()):
+                save_answers(out / ANSWERS, ask(teacher, loaded.training, recipe.data.workers, progress))
+        trainer.learn_from(load_answers(out / ANSWERS, len(loaded.training.labels), len(loaded.classes)))
     if resume:
         trainer.resume()
     return trainer
 
 
-def _same_start(run: Run, signs: Signs | None) -> None:
-    """Raise UsageError where a run was started from another network, or needs again the one it was started from."""
-    old = run.about.get("from")
-    if signs is not None and signs.sha256 != (old or {}).get("sha256"):
-        raise UsageError(f"{run.folder}: was started from {_started(old)}, not from {_started(signs.about)}")
-    if old is not None and signs is None and not (run.folder / LAST).exists():
-        raise UsageError(f"{run.folder}: has no checkpoint yet; give its --from {old['model']} again")
+def _same_file(run: Run, key: str, file: ModelFile | None, kept: str) -> None:
+    """Raise UsageError where a run took something from another model, or needs its model again.
+
+    key: of run.json, and of the command's option. kept: the run's file that holds what was taken.
+    """
+    old = run.about.get(key)
+    if file is not None and file.sha256 != (old or {}).get("sha256"):
+        raise UsageError(f"{run.folder}: its --{key} is {_told(old)}, not {_told(file.about)}")
+    if old is not None and file is None and not (run.folder / kept).exists():
+        raise UsageError(f"{run.folder}: has no {kept} yet; give its --{key} {old['model']} again")
 
 
-def _started(source: dict | None) -> str:
-    return "weights of its own" if source is None else f"{source['model']} (SHA-256 {source['sha256'][:8]}...)"
+def _told(file: dict | None) -> str:
+    return "none" if file is None else f"{file['model']} (SHA-256 {file['sha256'][:8]}...)"
 
 
 def precision_warning(recipe: Recipe, device: torch.device) -> str | None:
