@@ -114,7 +114,7 @@ def make_card(arguments, run: Run, result: dict, file: Path, convert: list[str])
             "train": run.about["command"],
             "train_commit": run.about["commit"] or "unknown",
             **({"processes": run.about["processes"]} if run.about["processes"] > 1 else {}),
-            **({"from": run.about["from"]} if "from" in run.about else {}),
+            **{key: run.about[key] for key in ("from", "teacher") if key in run.about},
             "convert": shlex.join(["bitwren", *convert]),
             "convert_commit": made["commit"] or "unknown",
             "card": shlex.join(["python", "evidence/zoo.py", str(arguments.run), arguments.name, *given(arguments)]),

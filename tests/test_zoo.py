@@ -82,7 +82,7 @@ def test_a_card_has_every_key(name):
     card = read_card(name)
     for table, keys in KEYS.items():
         got = set(card[table] if table else card)
-        assert got - {"also", "from", "processes"} == keys, table
+        assert got - {"also", "from", "teacher", "processes"} == keys, table
     assert card["name"] == name and all(card[text].strip() for text in ("title", "intended_use", "limits"))
     for measured in (card["accuracy"], *([card["accuracy"]["also"]] if "also" in card["accuracy"] else [])):
         low, high = measured["integer_interval_95"]

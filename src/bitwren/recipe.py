@@ -109,7 +109,7 @@ class TrainOptions:
         0.0, "share of the loss that a teacher's answers have (train --teacher); 0: no teacher", between=(0, 1)
     )
     distil_temperature: float = _option(
-        4.0, "divides the logits of teacher and student where they are compared", between=(1e-6, 1e6)
+        1.0, "divides the logits of teacher and student where they are compared", between=(1e-6, 1e6)
     )
     precision: str = _option(
         "fp32", "of the passes; weights and their updates stay fp32 with bf16", choices=("fp32", "bf16", "fp64")

@@ -67,9 +67,11 @@ def test_ask_keeps_the_order_of_pictures_in_memory_and_in_files(photos, seed):
 @pytest.mark.parametrize(
     ("pictures", "named"),
     [
-        ((("a", "c"), 3, (8, 8)), "teacher some.bwn: classes a b, expected a c as in the run's pictures"),
+        ((("a", "c"), 3, (8, 8)), "teacher some.bwn: a class 'b', expected 'c' as in the run's pictures"),
+        ((("b", "a"), 3, (8, 8)), "a class 'a', expected 'b'"),
+        ((("a", "b", "c"), 3, (8, 8)), "classes 2, expected 3"),
         ((("a", "b"), 1, (8, 8)), "teacher some.bwn: channels 3, expected 1"),
-        ((("a", "b"), 3, (9, 8)), "teacher some.bwn: size 8 8, expected 9 8"),
+        ((("a", "b"), 3, (9, 8)), "teacher some.bwn: height and width 8 x 8, expected 9 x 8"),
     ],
 )
 def test_a_teacher_of_other_pictures_is_refused(pictures, named):
@@ -152,7 +154,7 @@ def test_two_processes_learn_the_same_answers(photos, launcher, model, tmp_path)
         (True, (), "and train.distil is 0, expected above 0: the share of the loss that its answers have"),
         (False, ("train.distil=0.5",), "no teacher is given by --teacher, and train.distil is 0.5, expected 0"),
         (True, ("train.distil=1.5",), "train.distil is 1.5, expected 0 to 1"),
-        (True, ("train.distil=0.5", "data.image_size=[9,9]"), "size 8 8, expected 9 9"),
+        (True, ("train.distil=0.5", "data.image_size=[9,9]"), "height and width 8 x 8, expected 9 x 9"),
     ],
 )
 def test_a_teacher_and_its_share_come_together(given, settings, named, photos, launcher, model, tmp_path):  # noqa: F811

@@ -40,10 +40,15 @@ class Teacher(ModelFile):
 
     def check(self, classes: tuple[str, ...], channels: int, size: tuple[int, int]) -> None:
         """Raise UsageError where the pictures of a run, or their classes, are not those of the teacher."""
-        pairs = {"classes": (self.classes, classes), "channels": (self.channels, channels), "size": (self.size, size)}
-        for what, (got, expected) in pairs.items():
+        names = next(((a, b) for a, b in zip(self.classes, classes, strict=False) if a != b), ("", ""))
+        compared = (
+            ("channels", self.channels, channels),
+            ("height and width", "{} x {}".format(*self.size), "{} x {}".format(*size)),
+            ("classes", len(self.classes), len(classes)),
+            ("a class", *map(repr, names)),
+        )
+        for what, got, expected in compared:
             if got != expected:
-                got, expected = (" ".join(map(str, v)) if isinstance(v, tuple) else v for v in (got, expected))
                 raise UsageError(f"teacher {self.model}: {what} {got}, expected {expected} as in the run's pictures")
 
 
