@@ -153,9 +153,11 @@ def make_trainer(
         trainer.run = create_run(trainer.run)
     world.barrier()
     if recipe.train.distil:
+        show = progress and world.writes
         with world.first_before_others():
-            if world.writes and (old is None or not (out / ANSWERS).exists()):
-                save_answers(out / ANSWERS, ask(teacher, loaded.training, recipe.data.workers, progress))
+            # A process that finds none where the first failed fails as that did.
+            if (old is None and world.writes) or not (out / ANSWERS).exists():
+                save_answers(out / ANSWERS, ask(teacher, loaded.training, recipe.data.workers, show))
         trainer.learn_from(load_answers(out / ANSWERS, len(loaded.training.labels), len(loaded.classes)))
     if resume:
         trainer.resume()
