@@ -1,6 +1,7 @@
 """A run that learns a trained network's answers too."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -135,6 +136,11 @@ def test_a_taught_run_resumes_bit_for_bit(photos, launcher, model, tmp_path):  #
     assert ended.returncode == 0, ended.stderr
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
+    about.pop("teacher")
+    shutil.copytree(tmp_path / "whole", tmp_path / "broken")
+    (tmp_path / "broken" / "run.json").write_text(json.dumps(about))
+    refused = launcher.run("train", "--resume", "--out", tmp_path / "broken")
+    assert refused.returncode == 2 and "no teacher is given by --teacher, and train.distil is 0.5" in refused.stderr
     refused = launcher.run(*train(photos, *TAUGHT), "--teacher", "digits", "--resume", "--out", tmp_path / "whole")
     assert refused.returncode == 2 and f"its --teacher is {model}" in refused.stderr
 

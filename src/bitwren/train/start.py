@@ -111,33 +111,19 @@ def make_trainer(
         raise UsageError(f"{out}: no run to resume is there, and no recipe was given")
     elif (out / RECIPE).exists():
         raise UsageError(f"{out}: a run is there already; go on with it by --resume, or choose another --out")
-    if old is None and (recipe.train.distil > 0) != (teacher is not None):
-        given = "no teacher is given by --teacher" if teacher is None else f"--teacher is {teacher.model}"
-        expected = "0" if teacher is None else "above 0: the share of the loss that its answers have"
+    taught = teacher.about if teacher is not None else old and old.about.get("teacher")
+    if bool(recipe.train.distil) != bool(taught):
+        given = f"--teacher is {taught['model']}" if taught else "no teacher is given by --teacher"
+        expected = "above 0: the share of the loss that its answers have" if taught else "0"
         raise UsageError(f"{given}, and train.distil is {recipe.train.distil:g}, expected {expected}")
     with world.first_before_others():  # what the first downloads, the others find
         loaded = loaded or load(recipe.data, data_dir, progress and world.writes)
-    about = {
-        "data": recipe.data.name,
-        "data_dir": None if data_dir is None else str(data_dir.resolve()),
-        "classes": list(loaded.classes),
-        "size": list(loaded.size),
-        "channels": loaded.channels,
-        "training_pictures": len(loaded.training.labels),
-        "validation_pictures": 0 if loaded.validation is None else len(loaded.validation.labels),
-        "test_pictures": len(loaded.test.labels),
-        "device": str(world.device),
-        "processes": world.size,
-    }
+    about = _about(recipe, data_dir, loaded, world)
     about |= {key: file.about for key, file in (("from", signs), ("teacher", teacher)) if file is not None}
     if teacher is not None:
         teacher.check(loaded.classes, loaded.channels, loaded.size)
     if old is not None:
-        for key in ("classes", "size", "channels", "training_pictures", "validation_pictures", "test_pictures"):
-            if about[key] != old.about.get(key):
-                raise UsageError(
-                    f"{out}: {key} of the data: {about[key]}, expected {old.about.get(key)} as when the run was started"
-                )
+        _same_pictures(old, about)
     common = (recipe.train.batch, recipe.train.seed, recipe.augment, world)
     if isinstance(loaded.training, Pictures):
         if recipe.augment.crop:
@@ -162,6 +148,32 @@ def make_trainer(
     if resume:
         trainer.resume()
     return trainer
+
+
+def _about(recipe: Recipe, data_dir: Path | None, loaded: Loaded, world: World) -> dict:
+    """Return what run.json says of a run's pictures and processes."""
+    return {
+        "data": recipe.data.name,
+        "data_dir": None if data_dir is None else str(data_dir.resolve()),
+        "classes": list(loaded.classes),
+        "size": list(loaded.size),
+        "channels": loaded.channels,
+        "training_pictures": len(loaded.training.labels),
+        "validation_pictures": 0 if loaded.validation is None else len(loaded.validation.labels),
+        "test_pictures": len(loaded.test.labels),
+        "device": str(world.device),
+        "processes": world.size,
+    }
+
+
+def _same_pictures(run: Run, about: dict) -> None:
+    """Raise UsageError where the pictures are not those with which a run was started."""
+    for key in ("classes", "size", "channels", "training_pictures", "validation_pictures", "test_pictures"):
+        if about[key] != run.about.get(key):
+            raise UsageError(
+                f"{run.folder}: {key} of the data: {about[key]}, "
+                f"expected {run.about.get(key)} as when the run was started"
+            )
 
 
 def _same_file(run: Run, key: str, file: ModelFile | None, kept: str) -> None:
