@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
-from train_runs import Launcher
+from train_runs import TINY, Launcher, train
 
 CLASSES = ("cold", "cool", "warm")
 
@@ -28,3 +28,14 @@ def launcher(tmp_path_factory):
     made = Launcher(tmp_path_factory.mktemp("launcher"))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def model(photos, launcher, tmp_path_factory):
+    """A tiny trained network as a .bwn file."""
+    folder = tmp_path_factory.mktemp("model")
+    ended = launcher.run(*train(photos, *TINY, "train.epochs=3", "network.layer_scale='pow2'"), "--out", folder / "run")
+    assert ended.returncode == 0, ended.stderr
+    ended = launcher.run("convert", folder / "run", "-o", folder / "model.bwn")
+    assert ended.returncode == 0, ended.stderr
+    return folder / "model.bwn"

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_inherit import model  # noqa: F401 - a fixture
 from train_runs import TINY, contents, train
 
+from bitwren.deploy.model import softmax
 from bitwren.errors import CheckpointError, UsageError
-from bitwren.pictures import Pictures
+from bitwren.pictures import Pictures, read_picture
 from bitwren.train.batches import Files
 from bitwren.train.checkpoint import save_tensors
 from bitwren.train.distil import Teacher, ask, distillation_loss, load_answers, save_answers
@@ -22,11 +22,6 @@ TAUGHT = (*TINY, "train.epochs=2", "train.distil=0.5", "network.layer_scale='pow
 
 def kullback_leibler(logits, answers, temperature):
     """Return the definition of the loss, in NumPy."""
-
-    def softmax(values):
-        powers = np.exp(values - values.max(1, keepdims=True))
-        return powers / powers.sum(1, keepdims=True)
-
     p, q = softmax(answers / temperature), softmax(logits / temperature)
     return temperature**2 * (p * (np.log(p) - np.log(q))).sum(1).mean()
 
@@ -50,14 +45,14 @@ def test_gradients_keep_their_size_at_a_high_temperature():
 
 
 def test_ask_keeps_the_order_of_pictures_in_memory_and_in_files(photos, seed):
-    paths = sorted(photos.rglob("*.png"))[:7] or sorted(photos.rglob("*.jpg"))[:7]
+    def sums(pictures):  # whole numbers, other ones for each picture
+        return np.stack([pictures.sum((1, 2, 3)), pictures[:, 0].sum((1, 2))], 1)
+
+    paths = sorted(photos.rglob("*.png"))[:7]
     files = Files(tuple(paths), np.zeros(len(paths), np.int64), (8, 8), 3)
-    sums = lambda p: np.stack([p.sum((1, 2, 3)), p[:, 0].sum((1, 2))], 1)  # noqa: E731 - whole numbers
     teacher = Teacher("some.bwn", "0" * 64, ("a", "b"), 3, (8, 8), sums)
     found = ask(teacher, files, 0, False)
     assert found.dtype == torch.float32 and found.shape == (7, 2)
-    from bitwren.pictures import read_picture
-
     images = np.stack([read_picture(path, (8, 8), 3) for path in paths])
     assert np.array_equal(found.numpy(), sums(images))
     images = np.random.default_rng(seed).integers(0, 256, (1203, 3, 8, 8), np.uint8)  # more than two readings
@@ -100,7 +95,7 @@ def test_answers_that_are_not_of_this_run_are_refused(tensors, named, tmp_path):
     assert torch.equal(load_answers(path, 5, 3), torch.ones(5, 3))
 
 
-def test_the_answers_are_a_part_of_the_loss(photos, launcher, model, tmp_path):  # noqa: F811
+def test_the_answers_are_a_part_of_the_loss(photos, launcher, model, tmp_path):
     """With the whole loss the teacher's, and the teacher's own signs at a standstill, what is left is rounding."""
     still = ("train.epochs=1", "train.learning_rate=0", "train.final_learning_rate=0", "augment.shift=0")
     words = train(photos, *TINY, "network.layer_scale='pow2'", *still, "train.distil=1", "augment.flip=false")
@@ -114,7 +109,7 @@ def test_the_answers_are_a_part_of_the_loss(photos, launcher, model, tmp_path): 
     assert 0 <= same < new / 10
 
 
-def test_a_taught_run_resumes_bit_for_bit(photos, launcher, model, tmp_path):  # noqa: F811
+def test_a_taught_run_resumes_bit_for_bit(photos, launcher, model, tmp_path):
     words = [*train(photos, *TAUGHT), "--teacher", model]
     ended = launcher.run(*words, "--out", tmp_path / "whole", log_writes=True)
     assert ended.returncode == 0, ended.stderr
@@ -145,7 +140,7 @@ def test_a_taught_run_resumes_bit_for_bit(photos, launcher, model, tmp_path):  #
     assert refused.returncode == 2 and f"its --teacher is {model}" in refused.stderr
 
 
-def test_two_processes_learn_the_same_answers(photos, launcher, model, tmp_path):  # noqa: F811
+def test_two_processes_learn_the_same_answers(photos, launcher, model, tmp_path):
     words = [*train(photos, *TAUGHT, "train.epochs=1"), "--teacher", model, "--device", "cpu"]
     for ended in launcher.run_together(2, *words, "--out", tmp_path / "two"):
         assert ended.returncode == 0, ended.stderr
@@ -163,7 +158,7 @@ def test_two_processes_learn_the_same_answers(photos, launcher, model, tmp_path)
         (True, ("train.distil=0.5", "data.image_size=[9,9]"), "height and width 8 x 8, expected 9 x 9"),
     ],
 )
-def test_a_teacher_and_its_share_come_together(given, settings, named, photos, launcher, model, tmp_path):  # noqa: F811
+def test_a_teacher_and_its_share_come_together(given, settings, named, photos, launcher, model, tmp_path):
     words = train(photos, *TINY, *settings)
     ended = launcher.run(*words, *(["--teacher", model] if given else []), "--out", tmp_path / "run")
     assert ended.returncode == 2 and named in ended.stderr and len(ended.stderr.splitlines()) == 1

@@ -65,17 +65,6 @@ def test_other_networks_are_refused(options, named, seed):
         take_signs(WideResNet(**{"depth": 8, "width": 0.5, "num_classes": 3, **options}), signs)
 
 
-@pytest.fixture(scope="module")
-def model(photos, launcher, tmp_path_factory):
-    """A tiny trained network as a .bwn file."""
-    folder = tmp_path_factory.mktemp("model")
-    ended = launcher.run(*train(photos, *TINY, "train.epochs=3", "network.layer_scale='pow2'"), "--out", folder / "run")
-    assert ended.returncode == 0, ended.stderr
-    ended = launcher.run("convert", folder / "run", "-o", folder / "model.bwn")
-    assert ended.returncode == 0, ended.stderr
-    return folder / "model.bwn"
-
-
 def test_a_run_starts_from_the_signs_of_a_file(photos, launcher, model, tmp_path):
     # So small a rate moves no weight past zero: what comes out are the signs that went in.
     still = train(photos, *TINY, "train.epochs=1", "train.learning_rate=1e-9", "train.final_learning_rate=1e-9")

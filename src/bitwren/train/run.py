@@ -1,13 +1,13 @@
 """The folder of a training run: what it holds, and how a trained network comes back out of it.
 
-    recipe.toml        the recipe as trained, settings applied
-    run.json           what made the run: data set, classes, versions, commit, processor, command
-    metrics.jsonl      one line per epoch
-    tensorboard/       the same, for TensorBoard
-    last.safetensors   the checkpoint to resume from
-    best.safetensors   the network chosen on the validation pictures
+    recipe.toml          the recipe as trained, settings applied
+    run.json             what made the run: data set, classes, versions, commit, processor, command
+    metrics.jsonl        one line per epoch
+    tensorboard/         the same, for TensorBoard
+    last.safetensors     the checkpoint to resume from
+    best.safetensors     the network chosen on the validation pictures
     teacher.safetensors  a teacher's answers to the training pictures, where it has one
-    result.json        accuracy on the test pictures, measured once, at the end
+    result.json          accuracy on the test pictures, measured once, at the end
 """
 
 import dataclasses
