@@ -20,16 +20,25 @@ static int bw_processor_has_avx512(void) {
     return bw_processor_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+
+/* On Intel's cores the masks by which the AVX-512 set halves its tables wait for the ports of the additions, and take more
+ * time than they save (results/kernel-sets.json). */
+static int bw_processor_is_intel(void) {
+    __builtin_cpu_init();
+    return __builtin_cpu_is("intel") != 0;
+}
 #endif
 
 static const bw_kernels *kernels_number(size_t index) {
-#define BW_KERNEL_SET(name, condition) \
-    if (condition) {                   \
+    for (int past = 0; past < 2; past++) {
+#define BW_KERNEL_SET(name, condition, late)       \
+    if ((condition) && (late) == past) {           \
         if (index == 0) return &bw_kernels_##name; \
-        index--;                       \
+        index--;                                   \
     }
 #include "kernels.inc"
 #undef BW_KERNEL_SET
+    }
     return NULL;
 }
 

@@ -179,7 +179,7 @@ typedef struct {
 size_t bw_lookup_scratch(const bw_lookup *step);
 size_t bw_sum_scratch(const bw_sum *step);
 
-#define BW_KERNEL_SET(name, condition) extern const bw_kernels bw_kernels_##name;
+#define BW_KERNEL_SET(name, condition, late) extern const bw_kernels bw_kernels_##name;
 #include "kernels.inc"
 #undef BW_KERNEL_SET
 

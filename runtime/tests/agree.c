@@ -144,12 +144,12 @@ static int run_starved(const bw_case *from, const char *kernels) {
 /* ------------------------------------------------------------------ kernel sets */
 
 static const char *const built[] = {
-#define BW_KERNEL_SET(name, condition) #name,
+#define BW_KERNEL_SET(name, condition, late) #name,
 #include "kernels.inc"
 #undef BW_KERNEL_SET
 };
 static const bw_primitives *const primitives[] = {
-#define BW_KERNEL_SET(name, condition) &bw_primitives_##name,
+#define BW_KERNEL_SET(name, condition, late) &bw_primitives_##name,
 #include "kernels.inc"
 #undef BW_KERNEL_SET
 };

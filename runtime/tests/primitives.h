@@ -29,7 +29,7 @@ typedef struct {
     void (*run[BW_PRIMITIVES])(const bw_operands *in, bw_operands *out);
 } bw_primitives;
 
-#define BW_KERNEL_SET(name, condition) extern const bw_primitives bw_primitives_##name;
+#define BW_KERNEL_SET(name, condition, late) extern const bw_primitives bw_primitives_##name;
 #include "kernels.inc"
 #undef BW_KERNEL_SET
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +48,12 @@ def test_the_sets_are_those_of_the_build():
     assert SETS[-1] == "portable" and len(set(SETS)) == len(SETS)
     foreign = {"neon"} if platform.machine() in ("x86_64", "AMD64") else {"avx2", "avx512"}
     assert {*EXPECTED} - foreign <= {*SETS}
+
+
+@pytest.mark.skipif(not {"avx2", "avx512"} <= {*SETS}, reason=f"needs AVX2 and AVX-512, here are {', '.join(SETS)}")
+def test_avx512_comes_after_avx2_on_intels_processors_and_before_it_on_others():
+    intel = "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    assert SETS == (("avx2", "avx512") if intel else ("avx512", "avx2")) + ("portable",)
 
 
 @settings(max_examples=25)
