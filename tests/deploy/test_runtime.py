@@ -426,6 +426,13 @@ def test_load(path):
         bitwren.load(path, threads=-1)
 
 
+@pytest.mark.parametrize("engine", ["runtime", "reference"])
+def test_load_from_bytes(engine):
+    assert np.array_equal(bitwren.load(CONTENT, engine).logits(PICTURES), LOGITS)
+    with pytest.raises(ModelError, match=r"6 bytes, expected at least \d+: not a \.bwn file"):
+        bitwren.load(CONTENT[:6], engine)
+
+
 def test_import_bitwren_imports_nothing_else():
     done = run_python("import sys, bitwren; print([m for m in sys.modules if 'numpy' in m or 'bitwren.' in m])")
     assert done.stdout == "[]\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bitwren.commands.printing import data_source, make_folder, print_prediction, write_evaluation
-from bitwren.errors import BitwrenError, UsageError
+from bitwren.errors import BitwrenError, ModelError, UsageError
 
 SAMPLE = 200  # pictures to draw predictions from, where they are read from files
 
@@ -87,9 +87,12 @@ def _teacher(model: Path, threads: int):
     from bitwren.train.distil import Teacher
 
     path = find_model(model)
-    digest = hashlib.sha256(read_content(path)).hexdigest()
-    network = load(path, threads=threads)
-    scale = network.engine.logit_scale
+    content = read_content(path)
+    try:
+        network = load(content, threads=threads)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    digest, scale = hashlib.sha256(content).hexdigest(), network.engine.logit_scale
     return Teacher(
         str(model), digest, network.classes, network.channels, network.size, lambda p: network.logits(p) * scale
     )

@@ -14,7 +14,7 @@ from bitwren.deploy.runtime import Runtime, RuntimeMissing
 from bitwren.deploy.zoo import find_model
 from bitwren.errors import BitwrenError, ModelError, UsageError, unknown_name
 from bitwren.network.graph import Network
-from bitwren.network.pack import read_bwn
+from bitwren.network.pack import decode, read_bwn
 from bitwren.network.reference import run
 from bitwren.pictures import read_picture
 
@@ -80,14 +80,19 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-ENGINES = {"runtime": Runtime, "reference": lambda path: Reference(read_bwn(path))}
+def _reference(source: Path | bytes) -> Reference:
+    return Reference(decode(source, "network") if isinstance(source, bytes) else read_bwn(source))
 
 
-def load(path: str | os.PathLike, engine: str | None = None, threads: int = 0) -> Model:
+ENGINES = {"runtime": Runtime, "reference": _reference}
+
+
+def load(source: str | os.PathLike | bytes, engine: str | None = None, threads: int = 0) -> Model:
     """Return the network in a .bwn file, or the one of that name in the zoo, ready to run. An existing path goes first.
 
-    engine: "runtime", "reference", or None: the runtime, and where this installation has none, the reference with a
-    warning that says what is missing. threads: of the runtime; 0 is one for each core that the process may use.
+    source: the path or name, or the bytes of such a file. engine: "runtime", "reference", or None: the runtime, and
+    where this installation has none, the reference with a warning that says what is missing. threads: of the runtime;
+    0 is one for each core that the process may use.
     Raises ModelError, one line, for whatever is no network, UsageError for a name that is neither a file's nor in the
     zoo, for another engine or number of threads.
     """
@@ -95,12 +100,13 @@ def load(path: str | os.PathLike, engine: str | None = None, threads: int = 0) -
         raise unknown_name("engine", str(engine), ENGINES)
     if threads < 0:
         raise UsageError(f"threads is {threads}, expected at least 0")
-    path = find_model(path)
+    if not isinstance(source, bytes):
+        source = find_model(source)
     try:
-        opened = ENGINES[engine or "runtime"](path)
+        opened = ENGINES[engine or "runtime"](source)
     except RuntimeMissing as error:
         if engine is not None:
             raise
         warnings.warn(f"{error}; the slow reference runs instead", stacklevel=2)
-        opened = ENGINES["reference"](path)
+        opened = ENGINES["reference"](source)
     return Model(opened, threads)
