@@ -16,7 +16,9 @@ from bitwren.pictures import Pictures, read_picture
 from bitwren.train.batches import Files
 from bitwren.train.checkpoint import save_tensors
 from bitwren.train.distil import Teacher, ask, distillation_loss, load_answers, save_answers
+from bitwren.train.distributed import World
 
+ALONE = World(0, 1, torch.device("cpu"))
 TAUGHT = (*TINY, "train.epochs=2", "train.distil=0.5", "network.layer_scale='pow2'")
 
 
@@ -51,13 +53,36 @@ def test_ask_keeps_the_order_of_pictures_in_memory_and_in_files(photos, seed):
     paths = sorted(photos.rglob("*.png"))[:7]
     files = Files(tuple(paths), np.zeros(len(paths), np.int64), (8, 8), 3)
     teacher = Teacher("some.bwn", "0" * 64, ("a", "b"), 3, (8, 8), sums)
-    found = ask(teacher, files, 0, False)
+    found = ask(teacher, files, ALONE, 0, False)
     assert found.dtype == torch.float32 and found.shape == (7, 2)
     images = np.stack([read_picture(path, (8, 8), 3) for path in paths])
     assert np.array_equal(found.numpy(), sums(images))
     images = np.random.default_rng(seed).integers(0, 256, (1203, 3, 8, 8), np.uint8)  # more than two readings
-    found = ask(teacher, Pictures(images, np.zeros(1203, np.int64), ("a", "b")), 0, False)
+    found = ask(teacher, Pictures(images, np.zeros(1203, np.int64), ("a", "b")), ALONE, 0, False)
     assert np.array_equal(found.numpy(), sums(images))
+
+
+class Apart(World):
+    """One of several processes, that does not meet the others."""
+
+    def sum(self, values):
+        return values
+
+
+@pytest.mark.parametrize("count", [1, 2, 1203])
+def test_each_process_asks_for_its_share(count, seed):
+    images = np.random.default_rng(seed).integers(0, 256, (count, 1, 2, 2), np.uint8)
+    pictures = Pictures(images, np.zeros(count, np.int64), ("a", "b"))
+    asked = []
+
+    def answer(some):
+        asked.append(len(some))
+        return some.reshape(len(some), 4)[:, :2] + 1.0
+
+    teacher = Teacher("some.bwn", "0" * 64, ("a", "b"), 1, (2, 2), answer)
+    parts = torch.stack([ask(teacher, pictures, Apart(rank, 3, torch.device("cpu")), 0, False) for rank in range(3)])
+    assert sum(asked) == count and ((parts != 0).sum(0) == 1).all()
+    assert torch.equal(parts.sum(0), ask(teacher, pictures, ALONE, 0, False))
 
 
 @pytest.mark.parametrize(

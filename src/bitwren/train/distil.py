@@ -52,20 +52,20 @@ class Teacher(ModelFile):
                 raise UsageError(f"teacher {self.model}: {what} {got}, expected {expected} as in the run's pictures")
 
 
-def ask(teacher: Teacher, pictures: Pictures | Files, workers: int, show: bool) -> Tensor:
-    """Return the teacher's logits of all pictures in order, float32 (N, classes).
+def ask(teacher: Teacher, pictures: Pictures | Files, world: World, workers: int, show: bool) -> Tensor:
+    """Return the teacher's logits of all pictures in order, float32 (N, classes); each process asks it its share.
 
-    workers: processes that read pictures from files. show: a bar, where there is a terminal.
+    workers: processes that read pictures from files. show: a bar for this process's share, where there is a terminal.
     """
-    alone = World(0, 1, torch.device("cpu"))
-    with tqdm(
-        total=len(pictures.labels), desc="teacher", unit="picture", file=sys.stderr, disable=not show or None
-    ) as bar:
-        parts = []
-        for images, _ in evaluation_batches(pictures, alone, workers=workers):
-            parts.append(torch.from_numpy(teacher.logits(images.numpy()).astype(np.float32)))
+    count = len(range(world.rank, len(pictures.labels), world.size))
+    parts = [torch.zeros(0, len(teacher.classes))]
+    with tqdm(total=count, desc="teacher", unit="picture", file=sys.stderr, disable=not show or None) as bar:
+        for images, _ in evaluation_batches(pictures, world, workers=workers):
+            parts.append(torch.from_numpy(teacher.logits(images.cpu().numpy()).astype(np.float32)))
             bar.update(len(images))
-    return torch.cat(parts)
+    answers = torch.zeros(len(pictures.labels), len(teacher.classes), device=world.device)
+    answers[world.rank :: world.size] = torch.cat(parts).to(world.device)
+    return world.sum(answers).cpu()  # exact: of each row all but one process have 0
 
 
 def save_answers(path: Path, answers: Tensor) -> None:

@@ -139,11 +139,11 @@ def make_trainer(
         trainer.run = create_run(trainer.run)
     world.barrier()
     if recipe.train.distil:
-        show = progress and world.writes
-        with world.first_before_others():
-            # A process that finds none where the first failed fails as that did.
-            if (old is None and world.writes) or not (out / ANSWERS).exists():
-                save_answers(out / ANSWERS, ask(teacher, loaded.training, recipe.data.workers, show))
+        if old is None or not (out / ANSWERS).exists():
+            answers = ask(teacher, loaded.training, world, recipe.data.workers, progress and world.writes)
+            with world.first_before_others():
+                if world.writes or not (out / ANSWERS).exists():  # where the first failed, the others fail as it did
+                    save_answers(out / ANSWERS, answers)
         trainer.learn_from(load_answers(out / ANSWERS, len(loaded.training.labels), len(loaded.classes)))
     if resume:
         trainer.resume()
