@@ -151,6 +151,12 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("run_folder", metavar="RUN", type=Path)
     convert.add_argument("-o", "--out", metavar="FILE", type=Path, required=True, help="the .bwn file")
     convert.add_argument(
+        "--checkpoint",
+        choices=("best", "last"),
+        default="best",
+        help="chosen on validation (default), or where training stands: to start another run --from",
+    )
+    convert.add_argument(
         "--calibrate",
         metavar="N",
         type=int,

@@ -1,6 +1,8 @@
 """The commands about integer networks, from a trained run to a verified file, as a user calls them."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -11,8 +13,11 @@ from sklearn.datasets import load_digits
 
 from bitwren.cli import main
 from bitwren.deploy import runtime
+from bitwren.network.graph import Conv
 from bitwren.network.pack import encode, read_bwn
 from bitwren.recipe import load_recipe
+from bitwren.train.checkpoint import load_tensors, save_tensors
+from bitwren.train.run import open_run
 
 BLOCK_TORCH = """
 import sys
@@ -57,6 +62,24 @@ def test_convert_says_what_changed_and_what_is_left(run_folder, tmp_path, capsys
     assert [line.split()[0] for line in lines] == ["float", "integer", "weights", "left", "saved", "next"]
     assert lines[0].endswith("of 216 validation pictures")
     assert lines[3] == "left       0 multiplications for a picture"
+
+
+def test_convert_takes_the_checkpoint_that_is_named(run_folder, tmp_path):
+    folder, words = tmp_path / "run", ["-o", str(tmp_path / "m.bwn"), "--calibrate", "50"]
+    shutil.copytree(run_folder, folder)
+    tensors, state = load_tensors(folder / "last.safetensors")
+    turned = {name: -tensor if tensor.dim() == 4 else tensor for name, tensor in tensors.items()}
+    for name, other in (("best", "last"), ("last", "best")):  # the other one has all signs turned
+        save_tensors(folder / f"{name}.safetensors", tensors, state)
+        save_tensors(folder / f"{other}.safetensors", turned, state)
+        assert main(["convert", str(folder), "--checkpoint", name, *words]) == 0
+        convolutions = [node for node in read_bwn(tmp_path / "m.bwn").nodes if isinstance(node, Conv)]
+        latent = [p for p in open_run(folder).network(f"{name}.safetensors").parameters() if p.dim() == 4]
+        assert len(latent) == len(convolutions)
+        for conv, weight in zip(convolutions, latent, strict=True):
+            assert np.array_equal(conv.weights, np.where(weight.detach() < 0, -1, 1).transpose(0, 2, 3, 1))
+    os.unlink(folder / "last.safetensors")
+    assert main(["convert", str(folder), "--checkpoint", "last", *words]) == 1
 
 
 def test_converting_twice_gives_the_same_bytes(run_folder, model, tmp_path):
