@@ -31,7 +31,7 @@ def convert(arguments) -> int:
         in_memory,
         logits_of,
     )
-    from bitwren.train.run import BEST, LAST, open_run
+    from bitwren.train.run import CHECKPOINTS, open_run
 
     if arguments.calibrate < 1:
         raise UsageError(f"--calibrate is {arguments.calibrate}, expected at least 1")
@@ -42,7 +42,7 @@ def convert(arguments) -> int:
     training = calibration_pictures(training, arguments.calibrate)
     if not isinstance(measured, Pictures):
         measured = in_memory(measured, np.arange(min(len(measured.labels), arguments.calibrate)))
-    network = run.network(BEST if arguments.checkpoint == "best" else LAST)
+    network = run.network(CHECKPOINTS[arguments.checkpoint])
     about = {
         "recipe": run.recipe.name,
         "settings": run.recipe.changed(),

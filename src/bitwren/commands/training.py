@@ -140,14 +140,14 @@ def evaluate(arguments) -> int:
     from bitwren.report.evaluation import evaluate_logits, format_evaluation
     from bitwren.train.distributed import find_device
     from bitwren.train.predict import evaluation_pictures, logits_of
-    from bitwren.train.run import BEST, LAST, open_run
+    from bitwren.train.run import CHECKPOINTS, open_run
 
     run = open_run(arguments.model)
     data, folder = arguments.data, arguments.data_dir
     if data is not None:
         data, folder = data_source(data, folder)
     pictures = evaluation_pictures(run, data, folder, arguments.split)
-    network = run.network(BEST if arguments.checkpoint == "best" else LAST)
+    network = run.network(CHECKPOINTS[arguments.checkpoint])
     logits, labels = logits_of(network, pictures, find_device(arguments.device))
     evaluation = evaluate_logits(logits, labels, run.classes)
     out = arguments.out or run.folder / f"evaluation-{arguments.split}"

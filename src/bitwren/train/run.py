@@ -36,6 +36,7 @@ RECIPE, ABOUT, METRICS, LAST, BEST, ANSWERS, RESULT = (
     "teacher.safetensors",
     "result.json",
 )
+CHECKPOINTS = {"best": BEST, "last": LAST}  # by the names that --checkpoint takes
 
 
 def build_network(recipe: Recipe, channels: int, classes: int) -> ResidualNetwork:
