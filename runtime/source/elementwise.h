@@ -13,14 +13,17 @@ typedef struct {
     char *arena;
     int32_t channel, columns, vector; /* columns: of the block; vector: number of the first in `value` */
     values value;
+    V narrow[BW_MAX_RUN];
+    W wide[BW_MAX_RUN];
 } block_run;
 
 INLINE void open_run(block_run *run, const bw_program *program, const bw_context *context, int32_t channel, int32_t columns) {
-    run->program = program; /* field by field: a list would clear all of `value` */
+    run->program = program; /* field by field: a list would clear all values */
     run->arena = context->arena;
     run->channel = channel;
     run->columns = columns;
-    run->vector = run->value.count = 0;
+    run->vector = 0;
+    run->value = (values){run->narrow, run->wide, 0, 0};
 }
 
 INLINE void finish_run(block_run *run) {
@@ -30,16 +33,22 @@ INLINE void finish_run(block_run *run) {
     run->value.count = 0;
 }
 
+/* All values of a run are wide, or all are narrow. */
 INLINE void add_to_run(block_run *run, W value) {
     if (run->value.count == BW_MAX_RUN) finish_run(run);
     run->value.is_wide = 1;
     run->value.wide[run->value.count++] = value;
 }
 
+INLINE void add_narrow_to_run(block_run *run, V value) {
+    if (run->value.count == BW_MAX_RUN) finish_run(run);
+    run->value.is_wide = 0;
+    run->value.narrow[run->value.count++] = value;
+}
+
 INLINE void finish_one(const bw_program *program, char *arena, int32_t channel, int32_t y, int32_t x, W value) {
-    values one;
-    one.wide[0] = value;
-    one.count = one.is_wide = 1;
+    V narrow;
+    values one = {&narrow, &value, 1, 1};
     finish_1x1(program, arena, channel, y, x, &one);
 }
 
@@ -105,24 +114,19 @@ INLINE W rounded_mean(W sum, const int32_t *count) {
     return w_load(value);
 }
 
-INLINE W pool_sum(const int16_t *from, size_t row_stride) {
-    W sum = w_set(0);
-    for (int32_t v = 0; v < 3; v++, from += row_stride)
-        for (int32_t u = 0; u < 3; u++) sum = w_add(sum, w_widen(v_load(from + u * BW_LANES)));
-    return sum;
-}
-
-INLINE W pool_binomial(const int16_t *from, size_t row_stride) {
-    static const int16_t weights[10] = {1, 2, 1, 2, 4, 2, 1, 2, 1, 0};
+/* start + the weighted sum of a window. weights: nine, and a 0. */
+INLINE W pool_sum(W start, const int16_t *from, size_t row_stride, const int16_t *weights) {
     V value[10];
     UNROLL for (int32_t k = 0; k < 9; k++) value[k] = v_load(from + (size_t)(k / 3) * row_stride + k % 3 * BW_LANES);
     value[9] = value[8];
-    W sum = w_set(8);
-    UNROLL for (int32_t k = 0; k < 10; k += 2) sum = w_add_products(sum, v_pair(value[k], value[k + 1]), weights + k);
-    return w_shift(sum, 4);
+    UNROLL for (int32_t k = 0; k < 10; k += 2)
+        start = w_add_products(start, v_pair(value[k], value[k + 1]), weights + k);
+    return start;
 }
 
-INLINE W pool_max(const bw_pool *step, const int16_t *from, size_t row_stride, int32_t y, int32_t x) {
+static const int16_t binomial[10] = {1, 2, 1, 2, 4, 2, 1, 2, 1, 0}, uniform[10] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 0};
+
+INLINE V pool_max(const bw_pool *step, const int16_t *from, size_t row_stride, int32_t y, int32_t x) {
     V largest = v_set(INT16_MIN);
     for (int32_t v = 0; v < 3; v++, from += row_stride) {
         const V row = v_load(step->row_inside + (v * step->output_height + y) * BW_LANES);
@@ -132,7 +136,7 @@ INLINE W pool_max(const bw_pool *step, const int16_t *from, size_t row_stride, i
             largest = v_max(largest, v_select(inside, value, v_set(INT16_MIN)));
         }
     }
-    return w_widen(largest);
+    return largest;
 }
 
 static void pool(const bw_pool *step, const bw_context *context, int32_t channel) {
@@ -143,18 +147,22 @@ static void pool(const bw_pool *step, const bw_context *context, int32_t channel
     for (int32_t y = 0; y < step->output_height; y++)
         for (int32_t x = 0; x < step->output_width; x++) {
             if (channel >= step->channels) { /* channels past the input's are 0 */
-                add_to_run(&run, w_set(0));
+                add_narrow_to_run(&run, v_set(0));
                 continue;
             }
             const ptrdiff_t at = bw_step(in, 2 * y - step->top, 2 * x - step->left);
             const int16_t *from = int16_plane(in, context->arena) + ((ptrdiff_t)bw_inner(in, channel) + at) * BW_LANES;
             const int32_t *count = step->count + (size_t)(y * step->output_width + x) * BW_LANES;
+            V pooled = v_set(0);
             switch ((bw_pool_kind)step->kind) {
-            case BW_BINOMIAL: add_to_run(&run, pool_binomial(from, row_stride)); break;
-            case BW_MAX: add_to_run(&run, pool_max(step, from, row_stride, y, x)); break;
+            case BW_BINOMIAL: pooled = v_narrow(w_shift(pool_sum(w_set(8), from, row_stride, binomial), 4)); break;
+            case BW_MAX: pooled = pool_max(step, from, row_stride, y, x); break;
             case BW_MEAN:
-            case BW_MEAN_REAL: add_to_run(&run, rounded_mean(pool_sum(from, row_stride), count)); break;
+            case BW_MEAN_REAL:
+                pooled = v_narrow(rounded_mean(pool_sum(w_set(0), from, row_stride, uniform), count));
+                break;
             }
+            add_narrow_to_run(&run, pooled);
         }
     finish_run(&run);
 }

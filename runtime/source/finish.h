@@ -21,45 +21,64 @@
  * then on in the tiles below. All vectors are narrow, or all are wide. */
 #define BW_MAX_RUN 32 /* vectors: a row of tiles of 32 x 32 pixels */
 typedef struct {
-    V narrow[BW_MAX_RUN];
-    W wide[BW_MAX_RUN];
+    V *narrow; /* (count) where not is_wide, and */
+    W *wide;   /* (count) where is_wide; room for both, to be worked in */
     int32_t count;
     int is_wide;
 } values;
 
-/* For each vector k of a run whose tiles are of `vectors`. */
-#define EACH(x)                                                             \
-    for (int32_t first_ = 0; first_ < (x)->count; first_ += vectors)        \
+/* Values kept aside. */
+typedef struct {
+    V narrow[BW_MAX_RUN];
+    W wide[BW_MAX_RUN];
+    int is_wide;
+} kept_values;
+
+/* For each vector k of a run whose tiles are of `vectors`: narrow[k] or wide[k]. Once in a block, which it declares them in. */
+#define EACH(x)                                                                     \
+    V *const narrow = (x)->narrow;                                                  \
+    W *const wide = (x)->wide;                                                      \
+    (void)narrow, (void)wide;                                                       \
+    for (int32_t first_ = 0, end_ = (x)->count; first_ < end_; first_ += vectors)   \
         UNROLL for (int32_t k = first_; k < first_ + vectors; k++)
 
 INLINE void make_narrow(values *x, const int32_t vectors) {
     if (!x->is_wide) return;
-    EACH(x) x->narrow[k] = v_narrow(x->wide[k]);
+    EACH(x) narrow[k] = v_narrow(wide[k]);
     x->is_wide = 0;
 }
 
 INLINE void make_wide(values *x, const int32_t vectors) {
     if (x->is_wide) return;
-    EACH(x) x->wide[k] = w_widen(x->narrow[k]);
+    EACH(x) wide[k] = w_widen(narrow[k]);
     x->is_wide = 1;
 }
 
-INLINE void copy_values(values *to, const values *from, const int32_t vectors) {
-    to->count = from->count;
+INLINE void keep_values(kept_values *to, const values *from, const int32_t vectors) {
     to->is_wide = from->is_wide;
-    if (from->is_wide) EACH(from) to->wide[k] = from->wide[k];
-    else EACH(from) to->narrow[k] = from->narrow[k];
+    EACH(from) {
+        if (to->is_wide) to->wide[k] = wide[k];
+        else to->narrow[k] = narrow[k];
+    }
+}
+
+INLINE void recall_values(values *to, const kept_values *from, const int32_t vectors) {
+    to->is_wide = from->is_wide;
+    EACH(to) {
+        if (from->is_wide) wide[k] = from->wide[k];
+        else narrow[k] = from->narrow[k];
+    }
 }
 
 /* x = clamp(wide >> shift): narrow where the node's range is, for then saturation to int16 on the way changes nothing. */
 INLINE void shift_and_clamp(values *x, const bw_instruction *in, int32_t shift, const int32_t vectors) {
     if (in->low < INT16_MIN || in->high > INT16_MAX) {
         const W low = w_set(in->low), high = w_set(in->high);
-        EACH(x) x->wide[k] = w_min(w_max(w_shift(x->wide[k], shift), low), high);
+        EACH(x) wide[k] = w_min(w_max(w_shift(wide[k], shift), low), high);
         return;
     }
     const V low = v_set((int16_t)in->low), high = v_set((int16_t)in->high);
-    EACH(x) x->narrow[k] = v_min(v_max(v_narrow(w_shift(x->wide[k], shift)), low), high);
+    EACH(x) narrow[k] = v_min(v_max(v_narrow(w_shift(wide[k], shift)), low), high);
     x->is_wide = 0;
 }
 
@@ -67,30 +86,37 @@ INLINE void requantise_wide(values *x, const bw_instruction *in, int32_t channel
     const int32_t multiplier = in->multiplier[channel];
     const W offset = w_set(in->offset[channel]);
     switch (in->action) {
-    case BW_SHIFT: EACH(x) x->wide[k] = w_add(x->wide[k], offset); break;
-    case BW_MULTIPLY: EACH(x) x->wide[k] = w_add(w_multiply(x->wide[k], w_set(multiplier)), offset); break;
+    case BW_SHIFT: {
+        EACH(x) wide[k] = w_add(wide[k], offset);
+        break;
+    }
+    case BW_MULTIPLY: {
+        EACH(x) wide[k] = w_add(w_multiply(wide[k], w_set(multiplier)), offset);
+        break;
+    }
     case BW_SPLIT: {
         const W mask = w_set((1 << in->split) - 1);
         EACH(x) {
-            const W lower = w_add(w_multiply_narrow(w_and(x->wide[k], mask), multiplier), offset);
-            x->wide[k] = w_add(w_multiply_narrow(w_shift(x->wide[k], in->split), multiplier), w_shift(lower, in->split));
+            const W lower = w_add(w_multiply_narrow(w_and(wide[k], mask), multiplier), offset);
+            wide[k] = w_add(w_multiply_narrow(w_shift(wide[k], in->split), multiplier), w_shift(lower, in->split));
         }
         shift_and_clamp(x, in, in->shift - in->split, vectors);
         return;
     }
-    default: /* BW_WIDE */
+    default: { /* BW_WIDE */
         EACH(x) {
             int32_t lanes[BW_LANES];
-            w_store(lanes, x->wide[k]);
+            w_store(lanes, wide[k]);
             for (int32_t lane = 0; lane < BW_LANES; lane++) {
                 /* A shift of a negative number is the implementation's choice; every compiler we build with floors. */
                 const int64_t shifted = ((int64_t)multiplier * lanes[lane] + in->offset[channel]) >> in->shift;
                 lanes[lane] = (int32_t)(shifted < in->low ? in->low : shifted > in->high ? in->high : shifted);
             }
-            x->wide[k] = w_load(lanes);
+            wide[k] = w_load(lanes);
         }
         shift_and_clamp(x, in, 0, vectors);
         return;
+    }
     }
     shift_and_clamp(x, in, in->shift, vectors);
 }
@@ -98,29 +124,67 @@ INLINE void requantise_wide(values *x, const bw_instruction *in, int32_t channel
 INLINE void requantise_narrow(values *x, const bw_instruction *in, int32_t channel, const int32_t vectors) {
     if (in->narrow == BW_AS_SUM) {
         const V offset = v_set((int16_t)in->offset[channel]), low = v_set((int16_t)in->low), high = v_set((int16_t)in->high);
-        EACH(x) x->narrow[k] = v_min(v_max(v_shift(v_add_saturating(x->narrow[k], offset), in->shift), low), high);
+        EACH(x) narrow[k] = v_min(v_max(v_shift(v_add_saturating(narrow[k], offset), in->shift), low), high);
         return;
     }
     const int32_t multiplier = in->multiplier[channel];
     const W offset = w_set(in->offset[channel]);
     if (in->low < INT16_MIN || in->high > INT16_MAX) {
-        EACH(x) x->wide[k] = w_add(v_multiply(x->narrow[k], multiplier), offset);
+        EACH(x) wide[k] = w_add(v_multiply(narrow[k], multiplier), offset);
         x->is_wide = 1;
         shift_and_clamp(x, in, in->shift, vectors);
         return;
     }
     const V low = v_set((int16_t)in->low), high = v_set((int16_t)in->high);
     EACH(x) {
-        const W sum = w_shift(w_add(v_multiply(x->narrow[k], multiplier), offset), in->shift);
-        x->narrow[k] = v_min(v_max(v_narrow(sum), low), high);
+        const W sum = w_shift(w_add(v_multiply(narrow[k], multiplier), offset), in->shift);
+        narrow[k] = v_min(v_max(v_narrow(sum), low), high);
     }
 }
 
-INLINE void next_tile(const bw_plane *plane, int32_t *y, int32_t *x, const int32_t vectors, const int32_t columns) {
-    *x += columns;
-    if (*x < plane->block_width) return;
-    *x = 0;
-    *y += vectors / columns;
+/* Where the tiles of a run lie in a channel of a plane, one after the other. In bytes, from the first inner vector. */
+typedef struct {
+    ptrdiff_t at, vector, row; /* the tile at hand; the steps to the next vector and to the next row */
+    ptrdiff_t down;            /* from past the last tile of a row of tiles to the first of the next */
+    int32_t x, width;          /* vectors */
+} tile_place;
+
+INLINE tile_place first_tile(const bw_plane *plane, int32_t y, int32_t x, const int32_t rows, const int32_t bytes) {
+    const ptrdiff_t vector = (ptrdiff_t)BW_LANES * bytes, row = (ptrdiff_t)plane->row_stride * vector;
+    return (tile_place){bw_step(plane, y, x) * vector, vector, row, rows * row - plane->block_width * vector, x, plane->block_width};
+}
+
+INLINE void next_tile(tile_place *place, const int32_t columns) {
+    place->at += columns * place->vector;
+    place->x += columns;
+    if (place->x < place->width) return;
+    place->x = 0;
+    place->at += place->down;
+}
+
+INLINE ptrdiff_t vector_place(const tile_place *place, const int32_t i, const int32_t columns) {
+    return place->at + i / columns * place->row + i % columns * place->vector;
+}
+
+/* For each vector k of a run, which is number `i` of the tile at `place`. */
+#define EACH_PLACE(place, count, vectors, columns)                                                          \
+    for (int32_t first_ = 0, end_ = (count); first_ < end_; first_ += (vectors), next_tile(&(place), (columns))) \
+        UNROLL for (int32_t i = 0; i < (vectors); i++)
+
+/* Make real zeros, `zero` where narrow and 0 where wide, of the lanes outside the picture. */
+static void clear_outside(const bw_plane *plane, int32_t y, int32_t x, values *value, V zero, int32_t vectors,
+                          int32_t columns) {
+    for (int32_t k = 0; k < value->count; k++) {
+        const int32_t i = k % vectors, row = y + i / columns, column = x + i % columns;
+        const V inside = inside_mask(plane, row, column);
+        if (value->is_wide) value->wide[k] = w_and(value->wide[k], w_widen(inside));
+        else value->narrow[k] = v_add(v_and(v_subtract(value->narrow[k], zero), inside), zero);
+        if (i < vectors - 1) continue;
+        x += columns;
+        if (x < plane->block_width) continue;
+        x = 0;
+        y += vectors / columns;
+    }
 }
 
 /* Make the halo vectors of a run of inner ones, once these are stored: in loops so long that branch prediction pays. */
@@ -133,57 +197,47 @@ INLINE void store_halo(const bw_plane *plane, char *inner, int32_t y, int32_t x,
         const int32_t *first = plane->first_halo + (ptrdiff_t)(y + list) * plane->block_width + x;
         const bw_halo *end = plane->halos + first[length];
         for (const bw_halo *halo = plane->halos + first[0]; halo < end; halo++) {
-            const ptrdiff_t from = halo->source * BW_LANES, to = halo->target * BW_LANES;
             if (bytes == 1) {
-                uint8_t *codes = (uint8_t *)inner;
-                b_store(codes + to, b_shuffle(b_load(codes + from), halo->shuffle));
+                b_store((uint8_t *)inner + halo->target, b_shuffle(b_load((uint8_t *)inner + halo->source), halo->shuffle));
             } else {
-                int16_t *stream = (int16_t *)(void *)inner;
-                v_store(stream + to, v_shuffle(v_load(stream + from), halo->shuffle));
+                const V from = v_load((const int16_t *)(const void *)(inner + halo->source));
+                v_store((int16_t *)(void *)(inner + halo->target), v_shuffle(from, halo->shuffle));
             }
         }
     }
 }
 
 /* Store vectors, less `zero`, in the channel whose first inner vector is at `inner`, and the halo vectors made of them. */
-INLINE void store_narrow(const bw_plane *plane, char *inner, int32_t y, int32_t x, const values *value, V zero,
+INLINE void store_narrow(const bw_plane *plane, char *inner, int32_t y, int32_t x, values *value, V zero,
                          const int32_t vectors, const int32_t columns, const int32_t bytes) {
-    const bw_plane p = *plane; /* a copy: stores might change *plane, for all that a compiler knows */
-    int32_t row = y, column = x;
-    for (int32_t first = 0; first < value->count; first += vectors) {
-        UNROLL for (int32_t i = 0; i < vectors; i++) {
-            V stored = v_subtract(value->narrow[first + i], zero);
-            if (p.row_mask != NULL) stored = v_and(stored, inside_mask(&p, row + i / columns, column + i % columns));
-            const ptrdiff_t at = bw_step(&p, row + i / columns, column + i % columns) * BW_LANES;
-            if (bytes == 1) b_store((uint8_t *)inner + at, b_narrow(stored));
-            else v_store((int16_t *)(void *)inner + at, stored);
-        }
-        next_tile(&p, &row, &column, vectors, columns);
+    if (plane->row_mask != NULL) clear_outside(plane, y, x, value, zero, vectors, columns);
+    tile_place place = first_tile(plane, y, x, vectors / columns, bytes);
+    const V *narrow = value->narrow;
+    EACH_PLACE(place, value->count, vectors, columns) {
+        const V stored = v_subtract(narrow[first_ + i], zero);
+        char *to = inner + vector_place(&place, i, columns);
+        if (bytes == 1) b_store((uint8_t *)to, b_narrow(stored));
+        else v_store((int16_t *)(void *)to, stored);
     }
-    store_halo(&p, inner, y, x, value->count, vectors / columns, bytes);
+    store_halo(plane, inner, y, x, value->count, vectors / columns, bytes);
 }
 
-INLINE void store_wide(const bw_plane *plane, int32_t *inner, int32_t y, int32_t x, const values *value,
-                       const int32_t vectors, const int32_t columns) {
-    for (int32_t first = 0; first < value->count; first += vectors) {
-        for (int32_t i = 0; i < vectors; i++) {
-            const int32_t row = y + i / columns, column = x + i % columns;
-            W stored = value->wide[first + i];
-            if (plane->row_mask != NULL) stored = w_and(stored, w_widen(inside_mask(plane, row, column)));
-            w_store(inner + bw_step(plane, row, column) * BW_LANES, stored);
-        }
-        next_tile(plane, &y, &x, vectors, columns);
-    }
+INLINE void store_wide(const bw_plane *plane, char *inner, int32_t y, int32_t x, values *value, const int32_t vectors,
+                       const int32_t columns) {
+    if (plane->row_mask != NULL) clear_outside(plane, y, x, value, v_set(0), vectors, columns);
+    tile_place place = first_tile(plane, y, x, vectors / columns, 4);
+    const W *wide = value->wide;
+    EACH_PLACE(place, value->count, vectors, columns)
+        w_store((int32_t *)(void *)(inner + vector_place(&place, i, columns)), wide[first_ + i]);
 }
 
-INLINE void add_plane(const bw_plane *plane, const int16_t *inner, int32_t y, int32_t x, values *value,
+INLINE void add_plane(const bw_plane *plane, const char *inner, int32_t y, int32_t x, values *value,
                       const int32_t vectors, const int32_t columns) {
-    for (int32_t first = 0; first < value->count; first += vectors) {
-        UNROLL for (int32_t i = 0; i < vectors; i++) {
-            const V other = v_load(inner + bw_step(plane, y + i / columns, x + i % columns) * BW_LANES);
-            value->narrow[first + i] = v_add_saturating(value->narrow[first + i], other);
-        }
-        next_tile(plane, &y, &x, vectors, columns);
+    tile_place place = first_tile(plane, y, x, vectors / columns, 2);
+    V *narrow = value->narrow;
+    EACH_PLACE(place, value->count, vectors, columns) {
+        const V other = v_load((const int16_t *)(const void *)(inner + vector_place(&place, i, columns)));
+        narrow[first_ + i] = v_add_saturating(narrow[first_ + i], other);
     }
 }
 
@@ -198,7 +252,7 @@ INLINE void prefetch_next(const bw_plane *plane, const char *inner, int32_t chan
 /* The first tile of the run begins at inner vector (y, x) of `channel`. */
 INLINE void run_program(const bw_program *program, char *arena, int32_t channel, int32_t y, int32_t x, values *value,
                         const int32_t vectors, const int32_t columns) {
-    values kept[BW_MAX_KEPT];
+    kept_values kept[BW_MAX_KEPT];
     for (const bw_instruction *in = program->instructions; in < program->instructions + program->count; in++) {
         char *inner = NULL; /* of the plane's channel */
         if (in->plane != NULL) {
@@ -206,16 +260,16 @@ INLINE void run_program(const bw_program *program, char *arena, int32_t channel,
             if (in->prefetch) prefetch_next(in->plane, inner, channel, y, x, value->count);
         }
         switch (in->action) {
-        case BW_KEEP: copy_values(&kept[in->slot], value, vectors); break;
-        case BW_AGAIN: copy_values(value, &kept[in->slot], vectors); break;
+        case BW_KEEP: keep_values(&kept[in->slot], value, vectors); break;
+        case BW_AGAIN: recall_values(value, &kept[in->slot], vectors); break;
         case BW_ADD_PLANE:
             make_narrow(value, vectors);
-            add_plane(in->plane, (const int16_t *)(void *)inner, y, x, value, vectors, columns);
+            add_plane(in->plane, inner, y, x, value, vectors, columns);
             break;
         case BW_STORE:
             if (in->plane->bytes == 4) {
                 make_wide(value, vectors);
-                store_wide(in->plane, (int32_t *)(void *)inner, y, x, value, vectors, columns);
+                store_wide(in->plane, inner, y, x, value, vectors, columns);
             } else {
                 make_narrow(value, vectors);
                 const V zero = v_set((int16_t)(in->zero != NULL ? in->zero[channel] : 0));

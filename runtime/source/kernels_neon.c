@@ -85,8 +85,6 @@ INLINE void w_store(int32_t *to, W x) {
     vst1q_s32(to + 8, x.c);
     vst1q_s32(to + 12, x.d);
 }
-INLINE W w_recall(const int32_t *from) { return w_load(from); }
-INLINE void w_keep(int32_t *to, W x) { w_store(to, x); }
 INLINE W w_widen(V x) {
     return (W){vmovl_s16(vget_low_s16(x.low)), vmovl_high_s16(x.low), vmovl_s16(vget_low_s16(x.high)),
                vmovl_high_s16(x.high)};

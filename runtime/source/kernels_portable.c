@@ -130,8 +130,6 @@ INLINE W w_load(const int32_t *from) {
     return r;
 }
 INLINE void w_store(int32_t *to, W x) { memcpy(to, x.lane, sizeof x.lane); }
-INLINE W w_recall(const int32_t *from) { return w_load(from); }
-INLINE void w_keep(int32_t *to, W x) { w_store(to, x); }
 INLINE W w_widen(V a) {
     W r;
     EACH_LANE r.lane[l] = a.lane[l];

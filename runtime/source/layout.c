@@ -60,6 +60,7 @@ static int make_halo(bw_heap *heap, bw_plane *plane) {
     if (shuffles == NULL || halos == NULL || first == NULL) return 0;
     for (int32_t y = up; y <= down; y++)
         for (int32_t x = west; x <= east; x++) make_shuffle(&shuffles[(y - up) * across + x - west], &plane->grid, y, x);
+    const ptrdiff_t vector = (ptrdiff_t)(BW_LANES * plane->bytes);
     int32_t count = 0;
     for (int32_t y = 0; y < height; y++)
         for (int32_t x = 0; x < width; x++) {
@@ -69,8 +70,8 @@ static int make_halo(bw_heap *heap, bw_plane *plane) {
                     const int32_t row = v * height + y, column = u * width + x;
                     if ((v == 0 && u == 0) || row < -plane->top || row >= height + plane->bottom) continue;
                     if (column < -plane->left || column >= width + plane->right) continue;
-                    halos[count].target = bw_step(plane, row, column);
-                    halos[count].source = bw_step(plane, y, x);
+                    halos[count].target = bw_step(plane, row, column) * vector;
+                    halos[count].source = bw_step(plane, y, x) * vector;
                     halos[count++].shuffle = &shuffles[(v - up) * across + u - west];
                 }
         }

@@ -30,7 +30,7 @@ typedef struct {
 } bw_shuffle;
 
 typedef struct {
-    ptrdiff_t target, source; /* halo vector, and the inner one that it is made of: in vectors from the first inner one */
+    ptrdiff_t target, source; /* halo vector, and the inner one that it is made of: in bytes from the first inner one */
     const bw_shuffle *shuffle;
 } bw_halo;
 

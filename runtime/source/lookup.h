@@ -49,32 +49,39 @@ INLINE table_source open_source(const bw_plane *plane) {
     return (table_source){vector, plane->row_stride * vector, plane->channel_stride * vector, plane->zero, plane->bytes == 1};
 }
 
-INLINE void make_tables(const char *x, const table_source *source, char *table, V *reach, int32_t rows, size_t table_bytes,
+#define TABLES_OF(channels)                                                                              \
+    case channels:                                                                                       \
+        for (int32_t row = 0; row < rows; row++, x += source->row, table += table_step)                   \
+            reach[row] = make_table(x, source->channel, table, channels, bytes, zero);                    \
+        break;
+
+INLINE void make_tables(const char *x, const table_source *source, char *table, V *reach, int32_t rows, size_t table_step,
                         int32_t channels, const int32_t bytes) {
-    const size_t stride = source->channel;
     const int32_t zero = source->zero;
-    for (int32_t row = 0; row < rows; row++, x += source->row, table += table_bytes) {
-        switch (channels) {
-        case 1: reach[row] = make_table(x, stride, table, 1, bytes, zero); break;
-        case 2: reach[row] = make_table(x, stride, table, 2, bytes, zero); break;
-        case 3: reach[row] = make_table(x, stride, table, 3, bytes, zero); break;
-        case 4: reach[row] = make_table(x, stride, table, 4, bytes, zero); break;
-        case 5: reach[row] = make_table(x, stride, table, 5, bytes, zero); break;
+    switch (channels) {
+        TABLES_OF(1)
+        TABLES_OF(2)
+        TABLES_OF(3)
+        TABLES_OF(4)
+        TABLES_OF(5)
 #if HAS_HALVED
-        default: reach[row] = make_table(x, stride, table, BW_HALVED_GROUP, bytes, zero); break;
+        TABLES_OF(6)
 #endif
-        }
     }
 }
 
 /* A column of `rows` tables, one above the other in memory and in the picture. */
 NOINLINE static void make_column(const char *x, const table_source *source, char *table, V *reach, int32_t rows,
-                                 size_t table_bytes, int32_t channels) {
-    if (source->one_byte) make_tables(x, source, table, reach, rows, table_bytes, channels, 1);
-    else make_tables(x, source, table, reach, rows, table_bytes, channels, 2);
+                                 size_t table_step, int32_t channels) {
+    if (source->one_byte) make_tables(x, source, table, reach, rows, table_step, channels, 1);
+    else make_tables(x, source, table, reach, rows, table_step, channels, 2);
 }
 
+/* Tables follow each other with one vector between them. So the tables of the positions one above the other, in which a
+ * tile looks up the same entry, lie in either half of a cache line by turns: some processors (Intel's from Golden Cove)
+ * load three vectors a cycle from both halves, and two from one. */
 #define TABLE_BYTES(group) ((size_t)VECTOR << ((group) == BW_HALVED_GROUP ? (group) - 1 : (group)))
+#define TABLE_STEP(group) (TABLE_BYTES(group) + VECTOR)
 
 INLINE uint64_t load_index(const uint8_t *index) {
     uint64_t word;
@@ -95,27 +102,13 @@ typedef struct {
     int32_t y, x, tiles; /* first output vector; tiles along x */
     int32_t first, outputs;
     char *tables;
-    int16_t *sums;    /* (tiles, outputs, tile vectors, BW_LANES) */
-    int32_t *wide;    /* the same */
+    V *sums;          /* (outputs, tiles, tile vectors): an output's are a run of the program */
+    W *wide;          /* the same */
     V *bound;         /* (tiles, tile vectors) */
     V *reach;         /* (positions) */
     uint8_t *spilled; /* (tiles) */
     int16_t most_owed;
 } lookup_item;
-
-INLINE void start_sums(const bw_lookup *step, lookup_item *item, const int32_t vectors) {
-    for (int32_t k = 0; k < item->tiles * vectors; k++) item->bound[k] = v_set(step->most_owed);
-    if (step->most_owed == 0) {
-        memset(item->sums, 0, (size_t)(item->tiles * item->outputs * vectors) * VECTOR);
-        return;
-    }
-    int16_t *sums = item->sums;
-    for (int32_t tile = 0; tile < item->tiles; tile++)
-        for (int32_t o = 0; o < item->outputs; o++) {
-            const V owed = v_set(step->owed[item->first + o]);
-            for (int32_t i = 0; i < vectors; i++, sums += BW_LANES) v_store(sums, owed);
-        }
-}
 
 INLINE lookup_item open_item(const bw_lookup *step, const bw_context *context, int32_t number) {
     const bw_cut *cut = &step->cut;
@@ -133,41 +126,58 @@ INLINE lookup_item open_item(const bw_lookup *step, const bw_context *context, i
     const size_t vectors = (size_t)(cut->strip_tiles * rows * columns), sums = vectors * (size_t)cut->part_outputs;
     char *scratch = context->scratch; /* in the order of bw_lookup_scratch */
     item.tables = scratch;
-    scratch += (size_t)step->table_positions * ((size_t)VECTOR << bw_index_bits(&step->form));
+    scratch += (size_t)step->table_positions * (((size_t)VECTOR << bw_index_bits(&step->form)) + VECTOR);
     item.reach = (V *)(void *)scratch;
     scratch += (size_t)step->table_positions * VECTOR;
     item.bound = (V *)(void *)scratch;
     scratch += vectors * VECTOR;
-    item.sums = (int16_t *)(void *)scratch;
+    item.sums = (V *)(void *)scratch;
     scratch += sums * VECTOR;
-    item.wide = (int32_t *)(void *)scratch;
+    item.wide = (W *)(void *)scratch;
     scratch += sums * 2 * VECTOR;
     item.spilled = (uint8_t *)scratch;
-    start_sums(step, &item, rows * columns);
     memset(item.spilled, 0, (size_t)cut->strip_tiles);
+    for (int32_t k = 0; k < item.tiles * rows * columns; k++) item.bound[k] = v_set(step->most_owed);
     return item;
 }
 
 /* Add the int16 sums of a tile to its int32 ones, and start again. */
-static void spill(lookup_item *item, int32_t tile, int32_t vectors) {
-    const size_t count = (size_t)(item->outputs * vectors), start = (size_t)tile * count * BW_LANES;
-    int16_t *sums = item->sums + start;
-    int32_t *wide = item->wide + start;
-    for (size_t k = 0; k < count; k++, sums += BW_LANES, wide += BW_LANES) {
-        const W more = w_widen(v_load(sums));
-        w_keep(wide, item->spilled[tile] ? w_add(w_recall(wide), more) : more);
-        v_store(sums, v_set(0));
-    }
+static void spill(lookup_item *item, int32_t tile, const int32_t vectors) {
+    V *sums = item->sums + tile * vectors;
+    W *wide = item->wide + tile * vectors;
+    const int again = item->spilled[tile];
+    for (int32_t o = 0; o < item->outputs; o++, sums += item->tiles * vectors, wide += item->tiles * vectors)
+        for (int32_t i = 0; i < vectors; i++) {
+            wide[i] = again ? w_add(wide[i], w_widen(sums[i])) : w_widen(sums[i]);
+            sums[i] = v_set(0);
+        }
     for (int32_t i = 0; i < vectors; i++) item->bound[tile * vectors + i] = v_set(item->most_owed);
     item->spilled[tile] = 1;
+}
+
+/* Bound a tile by the sums themselves: they are mostly far less than all their terms could make them. */
+static void measure_bound(const lookup_item *item, int32_t tile, const int32_t vectors) {
+    V *bound = item->bound + tile * vectors, most[BW_MAX_TILE];
+    const V *sums = item->sums + tile * vectors;
+    for (int32_t i = 0; i < vectors; i++) most[i] = v_set(0);
+    for (int32_t o = 0; o < item->outputs; o++, sums += item->tiles * vectors)
+        UNROLL for (int32_t i = 0; i < vectors; i++) most[i] = v_max(most[i], v_absolute(sums[i]));
+    for (int32_t i = 0; i < vectors; i++) bound[i] = v_add_saturating(most[i], v_set(item->most_owed));
+}
+
+INLINE int would_fill(const V *bound, const V *more, const int32_t vectors) {
+    V largest = v_set(0);
+    UNROLL for (int32_t i = 0; i < vectors; i++) largest = v_max(largest, v_add_saturating(bound[i], more[i]));
+    return v_any_full(largest);
 }
 
 /* Before sums of at most `more` are added to a tile: spill it if they could pass int16. */
 INLINE void keep_bound(lookup_item *item, int32_t tile, const V *more, const int32_t vectors) {
     V *bound = item->bound + tile * vectors;
-    V largest = v_set(0);
-    UNROLL for (int32_t i = 0; i < vectors; i++) largest = v_max(largest, v_add_saturating(bound[i], more[i]));
-    if (v_any_full(largest)) spill(item, tile, vectors);
+    if (would_fill(bound, more, vectors)) {
+        measure_bound(item, tile, vectors);
+        if (would_fill(bound, more, vectors)) spill(item, tile, vectors);
+    }
     UNROLL for (int32_t i = 0; i < vectors; i++) bound[i] = v_add_saturating(bound[i], more[i]);
 }
 
@@ -175,23 +185,15 @@ INLINE void keep_bound(lookup_item *item, int32_t tile, const V *more, const int
 INLINE void finish_tiles(const bw_lookup *step, const bw_context *context, lookup_item *item, const int32_t rows,
                          const int32_t columns) {
     const int32_t vectors = rows * columns;
-    const size_t next_tile = (size_t)(item->outputs * vectors) * BW_LANES;
-    for (int32_t o = 0; o < item->outputs; o++) {
-        const size_t first = (size_t)(o * vectors) * BW_LANES;
+    V *sums = item->sums;
+    W *wide = item->wide;
+    for (int32_t o = 0; o < item->outputs; o++, sums += item->tiles * vectors, wide += item->tiles * vectors) {
         for (int32_t tile = 0, start = 0; tile < item->tiles; start = tile) {
-            values value; /* not = {...}: that would clear all of it */
-            value.count = 0;
-            value.is_wide = item->spilled[tile];
-            for (; tile < item->tiles && item->spilled[tile] == value.is_wide && value.count < BW_MAX_RUN; tile++) {
-                const int16_t *sums = item->sums + first + (size_t)tile * next_tile;
-                const int32_t *wide = item->wide + first + (size_t)tile * next_tile;
-                UNROLL for (int32_t i = 0; i < vectors; i++) {
-                    const V sum = v_load(sums + i * BW_LANES);
-                    if (value.is_wide) value.wide[value.count + i] = w_add(w_widen(sum), w_recall(wide + i * BW_LANES));
-                    else value.narrow[value.count + i] = sum;
-                }
+            values value = {sums + tile * vectors, wide + tile * vectors, 0, item->spilled[tile]};
+            for (; tile < item->tiles && item->spilled[tile] == value.is_wide && value.count < BW_MAX_RUN; tile++)
                 value.count += vectors;
-            }
+            if (value.is_wide)
+                for (int32_t k = 0; k < value.count; k++) value.wide[k] = w_add(value.wide[k], w_widen(value.narrow[k]));
             const int32_t x = item->x + start * columns;
             if (vectors == 1) finish_1x1(&step->program, context->arena, item->first + o, item->y, x, &value);
             else if (columns == 2) finish_2x2(&step->program, context->arena, item->first + o, item->y, x, &value);
@@ -209,20 +211,56 @@ INLINE void count_time(const bw_context *context, bw_part part, double *since) {
 
 /* ------------------------------------------------------------------ 3 x 3 */
 
-/* Add the lookups of `groups` groups to the sums of one tile, for `outputs` channels. The tables of a group stand column
- * by column in a ring of as many columns as a tile's window has; `phase` is the slot of its first. The tables of the next
- * group follow, and its indices are `next_index` bytes on. Everything but the indices is a constant. */
-INLINE void look_up_3x3(const char *tables, const uint8_t *index, size_t next_index, int16_t *sums, int32_t outputs,
-                        const int32_t rows, const int32_t columns, const int32_t stride, const int32_t group,
-                        const int32_t groups, const int32_t phase) {
+/* The indices of `groups` groups and as many outputs as are done between one fetching and the next. They are over before a
+ * processor's own prefetching has begun; all of a set at once would wait for each other. */
+#define FETCHED_OUTPUTS 32
+INLINE void prefetch_indices(const uint8_t *index, size_t next_index, const int32_t bytes, const int32_t groups) {
+    for (int32_t g = 0; g < groups; g++, index += next_index)
+        for (int32_t at = 0; at < bytes; at += BW_ALIGNMENT) prefetch(index + at);
+}
+
+/* What lookups take and add to. */
+typedef struct {
+    const char *tables;
+    const uint8_t *index; /* of the first output; */
+    size_t next_index;    /* bytes to those of the next group, and */
+    size_t ahead;         /* to those that the next call needs, 0: to none that are not at hand */
+    V *sums;              /* of a tile, for the first output; */
+    ptrdiff_t next_sums;  /* vectors to those of the next output */
+    int32_t outputs;
+    int first;            /* whether the sums start here, and */
+    const int16_t *owed;  /* (outputs) where; NULL: at 0 */
+} lookups;
+
+/* The sums of a tile for output o, before lookups. */
+INLINE void take_sums(V *sum, const lookups *l, const V *sums, int32_t o, const int32_t vectors) {
+    if (l->first) {
+        const V owed = v_set(l->owed != NULL ? l->owed[o] : 0);
+        UNROLL for (int32_t i = 0; i < vectors; i++) sum[i] = owed;
+    } else {
+        UNROLL for (int32_t i = 0; i < vectors; i++) sum[i] = sums[i];
+    }
+}
+
+/* Add the lookups of `groups` groups to the sums of one tile. The tables of a group stand column by column in a ring of as
+ * many columns as a tile's window has; `phase` is the slot of its first. The tables of the next group follow. Everything
+ * but the indices is a constant. */
+INLINE void look_up_3x3(const lookups *all, const int32_t rows, const int32_t columns, const int32_t stride,
+                        const int32_t group, const int32_t groups, const int32_t phase) {
+    const lookups l = *all; /* a copy: sums might be stored into *all, for all that a compiler knows */
+    const char *tables = l.tables;
+    const uint8_t *index = l.index;
+    V *sums = l.sums;
     const int32_t high = (rows - 1) * stride + 3, ring = (columns - 1) * stride + 3, vectors = rows * columns;
-    const int32_t index_bytes = (9 * group + 7) / 8, table_bytes = (int32_t)TABLE_BYTES(group);
-    const uint64_t mask = (uint64_t)(table_bytes - VECTOR);
-    for (int32_t o = 0; o < outputs; o++, index += index_bytes, sums += vectors * BW_LANES) {
+    const int32_t index_bytes = (9 * group + 7) / 8, table_step = (int32_t)TABLE_STEP(group);
+    const uint64_t mask = TABLE_BYTES(group) - VECTOR;
+    for (int32_t o = 0; o < l.outputs; o++, index += index_bytes, sums += l.next_sums) {
+        if (l.ahead > 0 && o % FETCHED_OUTPUTS == 0)
+            prefetch_indices(index + l.ahead, l.next_index, FETCHED_OUTPUTS * index_bytes, groups);
         V sum[BW_MAX_TILE];
-        UNROLL for (int32_t i = 0; i < vectors; i++) sum[i] = v_load(sums + i * BW_LANES);
+        take_sums(sum, &l, sums, o, vectors);
         UNROLL for (int32_t g = 0; g < groups; g++) {
-            uint64_t word = load_index(index + (size_t)g * next_index);
+            uint64_t word = load_index(index + (size_t)g * l.next_index);
 #if HAS_HALVED
             const V all_bits = v_set_bits(word);
 #endif
@@ -235,7 +273,7 @@ INLINE void look_up_3x3(const char *tables, const uint8_t *index, size_t next_in
                 UNROLL for (int32_t i = 0; i < vectors; i++) {
                     const int32_t row = t / 3 + i / columns * stride;
                     const int32_t slot = (t % 3 + i % columns * stride + phase) % ring;
-                    const size_t table = (size_t)(((g * ring + slot) * high + row) * table_bytes);
+                    const size_t table = (size_t)(((g * ring + slot) * high + row) * table_step);
                     V found = v_load((const int16_t *)(const void *)(tables + table + entry));
 #if HAS_HALVED
                     if (group == BW_HALVED_GROUP) found = v_xor(found, complements);
@@ -245,18 +283,33 @@ INLINE void look_up_3x3(const char *tables, const uint8_t *index, size_t next_in
                 KEEP_ORDER(word, sum, vectors);
             }
         }
-        UNROLL for (int32_t i = 0; i < vectors; i++) v_store(sums + i * BW_LANES, sum[i]);
+        UNROLL for (int32_t i = 0; i < vectors; i++) sums[i] = sum[i];
     }
 }
 
-/* The indices of a group are a few cache lines, over before a processor's own prefetching has begun. */
-INLINE void prefetch_indices(const uint8_t *index, size_t next_index, int32_t bytes, int32_t groups) {
-    for (int32_t g = 0; g < groups; g++, index += next_index)
-        for (int32_t at = 0; at < bytes; at += BW_ALIGNMENT) prefetch(index + at);
+typedef void look_up_function(const lookups *);
+
+INLINE lookups lookups_of(const bw_lookup *step, const lookup_item *item, int32_t tile, const int32_t vectors) {
+    return (lookups){.tables = item->tables, .sums = item->sums + tile * vectors, .next_sums = (ptrdiff_t)item->tiles * vectors,
+                     .outputs = item->outputs, .owed = step->most_owed > 0 ? step->owed + item->first : NULL};
 }
 
-typedef void look_up_function(const char *tables, const uint8_t *index, size_t next_index, int16_t *sums,
-                              int32_t outputs);
+/* Add to each of a tile's vectors the sum of its window of `reach`, which lies as the tables of a group do. */
+INLINE void add_reach(V *more, const V *reach, int32_t phase, const int32_t rows, const int32_t columns,
+                      const int32_t stride) {
+    const int32_t high = (rows - 1) * stride + 3, ring = (columns - 1) * stride + 3;
+    UNROLL for (int32_t column = 0; column < columns; column++) {
+        const V *at[3];
+        V across[9];
+        UNROLL for (int32_t u = 0; u < 3; u++) at[u] = reach + (column * stride + u + phase) % ring * high;
+        UNROLL for (int32_t row = 0; row < high; row++) across[row] = v_add(v_add(at[0][row], at[1][row]), at[2][row]);
+        UNROLL for (int32_t row = 0; row < rows; row++) {
+            const V *window = across + row * stride;
+            V *to = more + row * columns + column;
+            *to = v_add(*to, v_add(v_add(window[0], window[1]), window[2]));
+        }
+    }
+}
 
 INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t number,
                        look_up_function *const *const *look_up, const int32_t rows, const int32_t columns,
@@ -280,28 +333,25 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t
             for (int32_t g = 0; g < groups; g++) {
                 const int32_t first = (set + g) * group, left = form->channels - first, channels = left < group ? left : group;
                 const char *x = input + ((ptrdiff_t)bw_inner(step->input, first) + corner) * (ptrdiff_t)source.vector;
-                char *tables = item.tables + (size_t)(g * ring * high) * TABLE_BYTES(group);
+                char *tables = item.tables + (size_t)(g * ring * high) * TABLE_STEP(group);
                 V *reach = item.reach + g * ring * high;
                 for (int32_t column = tile > 0 ? overlap : 0; column < ring; column++) {
                     const int32_t slot = (phase + column) % ring;
                     make_column(x + (size_t)(tile * columns * stride + column) * source.vector, &source,
-                                tables + (size_t)(slot * high) * TABLE_BYTES(group), reach + slot * high, high,
-                                TABLE_BYTES(group), channels);
+                                tables + (size_t)(slot * high) * TABLE_STEP(group), reach + slot * high, high,
+                                TABLE_STEP(group), channels);
                 }
-                UNROLL for (int32_t i = 0; i < vectors; i++)
-                    UNROLL for (int32_t column = 0; column < 3; column++) {
-                        const V *from = reach + (column + i % columns * stride + phase) % ring * high;
-                        UNROLL for (int32_t row = 0; row < 3; row++)
-                            more[i] = v_add(more[i], from[row + i / columns * stride]);
-                    }
+                add_reach(more, reach, phase, rows, columns, stride);
             }
             count_time(context, BW_TABLES, &since);
             keep_bound(&item, tile, more, vectors);
             count_time(context, BW_SPILLS, &since);
-            if (tile == 0 && set + 2 * groups <= form->sets)
-                prefetch_indices(index + (size_t)groups * next_index, next_index, item.outputs * form->index_bytes, groups);
-            look_up[groups - 1][phase](item.tables, index, next_index,
-                                       item.sums + (size_t)(tile * item.outputs * vectors) * BW_LANES, item.outputs);
+            lookups l = lookups_of(step, &item, tile, vectors);
+            l.first = set == 0;
+            l.index = index;
+            l.next_index = next_index;
+            l.ahead = tile == 0 && set + 2 * groups <= form->sets ? (size_t)groups * next_index : 0;
+            look_up[groups - 1][phase](&l);
             count_time(context, BW_LOOKUPS, &since);
             phase = (phase + columns * stride) % ring;
         }
@@ -313,10 +363,8 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t
 /* The tiles, strides and groups that have code of their own, by the columns of their ring. */
 #define PHASE(rows, columns, stride, group, groups, phase) look_up_##rows##columns##stride##group##groups##phase
 #define LOOK_UP(rows, columns, stride, group, groups, phase)                                                         \
-    static void PHASE(rows, columns, stride, group, groups, phase)(const char *tables, const uint8_t *index,         \
-                                                                   size_t next_index, int16_t *sums,                 \
-                                                                   int32_t outputs) {                                \
-        look_up_3x3(tables, index, next_index, sums, outputs, rows, columns, stride, group, groups, phase);          \
+    static void PHASE(rows, columns, stride, group, groups, phase)(const lookups *l) {                               \
+        look_up_3x3(l, rows, columns, stride, group, groups, phase);                                                 \
     }
 #define PHASES(rows, columns, stride, group, groups)                                                                 \
     static look_up_function *const phases_##rows##columns##stride##group##groups[5]
@@ -377,20 +425,22 @@ LOOKUPS(6)
 
 /* ------------------------------------------------------------------ any window */
 
-INLINE void look_up_any(const char *tables, const int32_t *at, int32_t taps, const int32_t *tile_at,
-                        const uint8_t *index, int32_t index_bytes, int16_t *sums, int32_t outputs,
+INLINE void look_up_any(const lookups *all, const int32_t *at, int32_t taps, const int32_t *tile_at, int32_t index_bytes,
                         const int32_t vectors, const int32_t group) {
+    const lookups l = *all;
+    const uint8_t *index = l.index;
+    V *sums = l.sums;
     const uint64_t mask = ((uint64_t)1 << group) - 1;
-    for (int32_t o = 0; o < outputs; o++, index += index_bytes, sums += vectors * BW_LANES) {
+    for (int32_t o = 0; o < l.outputs; o++, index += index_bytes, sums += l.next_sums) {
         uint64_t word = load_index(index);
         V sum[BW_MAX_TILE];
-        UNROLL for (int32_t i = 0; i < vectors; i++) sum[i] = v_load(sums + i * BW_LANES);
+        take_sums(sum, &l, sums, o, vectors);
         for (int32_t t = 0; t < taps; t++, word >>= group) {
-            const char *entry = tables + at[t] + (word & mask) * VECTOR;
+            const char *entry = l.tables + at[t] + (word & mask) * VECTOR;
             UNROLL for (int32_t i = 0; i < vectors; i++)
                 sum[i] = v_add(sum[i], v_load((const int16_t *)(const void *)(entry + tile_at[i])));
         }
-        UNROLL for (int32_t i = 0; i < vectors; i++) v_store(sums + i * BW_LANES, sum[i]);
+        UNROLL for (int32_t i = 0; i < vectors; i++) sums[i] = sum[i];
     }
 }
 
@@ -399,7 +449,7 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, int32_t
     const bw_index_form *form = &step->form;
     const int32_t window = form->window, stride = step->stride, vectors = rows * columns;
     const int32_t high = (rows - 1) * stride + window, wide = (columns - 1) * stride + window;
-    const int32_t table_bytes = (int32_t)TABLE_BYTES(group);
+    const int32_t table_step = (int32_t)TABLE_STEP(group);
     const table_source source = open_source(step->input);
     const char *input = context->arena + step->input->offset;
     const uint8_t *index = step->indices;
@@ -407,12 +457,12 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, int32_t
     /* Tables stand as the positions do, column by column; under a window of one, group by group. */
     int32_t tile_at[BW_MAX_TILE];
     for (int32_t i = 0; i < vectors; i++)
-        tile_at[i] = window > 1 ? (i % columns * stride * high + i / columns * stride) * table_bytes : i * table_bytes;
+        tile_at[i] = window > 1 ? (i % columns * stride * high + i / columns * stride) * table_step : i * table_step;
     double since = context->seconds != NULL ? bw_seconds() : 0;
     for (int32_t set = 0; set < form->sets; set++) {
         const int32_t first = set * form->set_groups * group, left = (form->channels - first + group - 1) / group;
         const int32_t groups = left < form->set_groups ? left : form->set_groups;
-        const int32_t lookups = groups * window * window;
+        const int32_t all_taps = groups * window * window;
         for (int32_t tile = 0; tile < item.tiles; tile++) {
             const int32_t y = item.y * stride - step->top, x = (item.x + tile * columns) * stride - step->left;
             for (int32_t g = 0; g < groups; g++) {
@@ -423,20 +473,20 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, int32_t
                 if (window > 1) {
                     for (int32_t column = 0; column < wide; column++)
                         make_column(from + (size_t)column * source.vector, &source,
-                                    item.tables + (size_t)(column * high) * (size_t)table_bytes,
-                                    item.reach + column * high, high, (size_t)table_bytes, channels);
+                                    item.tables + (size_t)(column * high) * (size_t)table_step,
+                                    item.reach + column * high, high, (size_t)table_step, channels);
                 } else {
                     for (int32_t i = 0; i < vectors; i++) {
                         const ptrdiff_t at = bw_step(step->input, i / columns * stride, i % columns * stride);
                         make_column(from + at * (ptrdiff_t)source.vector, &source,
-                                    item.tables + (size_t)(g * vectors + i) * (size_t)table_bytes,
-                                    item.reach + g * vectors + i, 1, (size_t)table_bytes, channels);
+                                    item.tables + (size_t)(g * vectors + i) * (size_t)table_step,
+                                    item.reach + g * vectors + i, 1, (size_t)table_step, channels);
                     }
                 }
             }
             count_time(context, BW_TABLES, &since);
-            for (int32_t chunk = 0; chunk * form->chunk_taps < lookups; chunk++) {
-                const int32_t start = chunk * form->chunk_taps, rest = lookups - start;
+            for (int32_t chunk = 0; chunk * form->chunk_taps < all_taps; chunk++) {
+                const int32_t start = chunk * form->chunk_taps, rest = all_taps - start;
                 const int32_t taps = rest < form->chunk_taps ? rest : form->chunk_taps;
                 int32_t at[BW_MAX_TAPS];
                 V more[BW_MAX_TILE];
@@ -444,16 +494,17 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, int32_t
                 for (int32_t t = 0; t < taps; t++) {
                     const int32_t k = start + t;
                     const int32_t table = window > 1 ? k % window * high + k / window : k * vectors;
-                    at[t] = table * table_bytes;
+                    at[t] = table * table_step;
                     UNROLL for (int32_t i = 0; i < vectors; i++)
-                        more[i] = v_add(more[i], item.reach[table + tile_at[i] / table_bytes]);
+                        more[i] = v_add(more[i], item.reach[table + tile_at[i] / table_step]);
                 }
                 keep_bound(&item, tile, more, vectors);
                 count_time(context, BW_SPILLS, &since);
                 const size_t row = ((size_t)set * (size_t)form->chunks + (size_t)chunk) * (size_t)form->outputs;
-                look_up_any(item.tables, at, taps, tile_at, index + (row + (size_t)item.first) * (size_t)form->index_bytes,
-                            form->index_bytes, item.sums + (size_t)(tile * item.outputs * vectors) * BW_LANES,
-                            item.outputs, vectors, group);
+                lookups l = lookups_of(step, &item, tile, vectors);
+                l.first = set + chunk == 0;
+                l.index = index + (row + (size_t)item.first) * (size_t)form->index_bytes;
+                look_up_any(&l, at, taps, tile_at, form->index_bytes, vectors, group);
                 count_time(context, BW_LOOKUPS, &since);
             }
         }

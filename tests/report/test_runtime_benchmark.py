@@ -1,6 +1,12 @@
 """The benchmark's own arithmetic and behaviour; no time is asserted."""
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +23,7 @@ from bitwren.report.benchmark_table import format_benchmark
 from bitwren.report.engines import Engine, EngineError, Worker, missing_packages, parse_peers
 from bitwren.report.peers.calibration import int8_scale
 from bitwren.report.peers.ncnn_files import int8_weights, ncnn_files
+from bitwren.report.peers.processor import CPUINFO, HELD_TO, has_vnni, processor
 from bitwren.report.worker import time_runs
 
 
@@ -189,3 +196,30 @@ def test_wrong_arguments(capsys, model, monkeypatch, tmp_path, words, status, li
     got, out, err = bench(capsys, *(model if word == "MODEL" else word for word in words))
     assert (got, out) == (status, "")
     assert err.startswith("bitwren: ") and line in err and err.count("\n") == 1
+
+
+HIDING = Path(__file__).resolve().parents[2] / "evidence" / "avx2_only.c"
+
+
+def test_what_is_hidden_is_not_told(monkeypatch):
+    whole = processor()
+    monkeypatch.setenv(HELD_TO, "avx2 fma")
+    assert processor() == whole | {"held": True, "flags": [flag for flag in whole["flags"] if flag in ("avx2", "fma")]}
+    assert not has_vnni()
+
+
+def test_a_process_is_held_to_avx2(tmp_path, runtime):
+    if "cpuid_fault" not in CPUINFO.read_text().split() or shutil.which("cc") is None:
+        pytest.skip("this processor cannot fault at CPUID, or there is no C compiler")
+    library = tmp_path / "avx2_only.so"
+    subprocess.run(["cc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-O2", HIDING, "-o", library], check=True)
+    ask = [sys.executable, "-c", "from bitwren.deploy.runtime import kernel_sets; print(*kernel_sets())"]
+    seen = [
+        subprocess.run(ask, env=os.environ | hidden, capture_output=True, text=True, check=True).stdout.split()
+        for hidden in ({}, {"LD_PRELOAD": str(library)})
+    ]
+    assert seen[1] == [name for name in seen[0] if name != "avx512"]
+    ended = subprocess.run(
+        [sys.executable, "-c", "import ctypes; ctypes.string_at(8)"], env=os.environ | {"LD_PRELOAD": str(library)}
+    )
+    assert ended.returncode == -signal.SIGSEGV  # its own faults are not answered
