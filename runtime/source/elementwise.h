@@ -28,7 +28,10 @@ INLINE void open_run(block_run *run, const bw_program *program, const bw_context
 
 INLINE void finish_run(block_run *run) {
     const int32_t count = run->value.count, y = run->vector / run->columns, x = run->vector % run->columns;
-    if (count > 0) finish_1x1(run->program, run->arena, run->channel, y, x, &run->value);
+    /* Four at a time where they are so in the plane. */
+    if (run->columns % 4 == 0) finish_1x4(run->program, run->arena, run->channel, y, x, &run->value);
+    else if (run->columns == 2 && count == 4) finish_2x2(run->program, run->arena, run->channel, y, x, &run->value);
+    else if (count > 0) finish_1x1(run->program, run->arena, run->channel, y, x, &run->value);
     run->vector += count;
     run->value.count = 0;
 }

@@ -135,6 +135,10 @@ INLINE void requantise_narrow(values *x, const bw_instruction *in, int32_t chann
         shift_and_clamp(x, in, in->shift, vectors);
         return;
     }
+    if (in->low == INT16_MIN && in->high == INT16_MAX) { /* what narrowing does */
+        EACH(x) narrow[k] = v_narrow(w_shift(w_add(v_multiply(narrow[k], multiplier), offset), in->shift));
+        return;
+    }
     const V low = v_set((int16_t)in->low), high = v_set((int16_t)in->high);
     EACH(x) {
         const W sum = w_shift(w_add(v_multiply(narrow[k], multiplier), offset), in->shift);
@@ -222,6 +226,28 @@ INLINE void store_narrow(const bw_plane *plane, char *inner, int32_t y, int32_t 
     store_halo(plane, inner, y, x, value->count, vectors / columns, bytes);
 }
 
+/* Requantise narrow values to codes and store these, less `zero`: one way where each would go to memory and back. */
+INLINE void store_codes(const bw_instruction *in, const bw_plane *plane, char *inner, int32_t channel, int32_t y, int32_t x,
+                        const values *value, int32_t zero, const int32_t vectors, const int32_t columns) {
+    tile_place place = first_tile(plane, y, x, vectors / columns, 1);
+    const V *narrow = value->narrow;
+    const int32_t multiplier = in->multiplier[channel];
+    if (in->narrow == BW_AS_SUM) {
+        const V offset = v_set((int16_t)in->offset[channel]);
+        EACH_PLACE(place, value->count, vectors, columns) {
+            const V sum = v_shift(v_add_saturating(narrow[first_ + i], offset), in->shift);
+            b_store((uint8_t *)inner + vector_place(&place, i, columns), b_codes(sum, zero));
+        }
+    } else {
+        const W offset = w_set(in->offset[channel]);
+        EACH_PLACE(place, value->count, vectors, columns) {
+            const W sum = w_shift(w_add(v_multiply(narrow[first_ + i], multiplier), offset), in->shift);
+            b_store((uint8_t *)inner + vector_place(&place, i, columns), b_codes(v_narrow(sum), zero));
+        }
+    }
+    store_halo(plane, inner, y, x, value->count, vectors / columns, 1);
+}
+
 INLINE void store_wide(const bw_plane *plane, char *inner, int32_t y, int32_t x, values *value, const int32_t vectors,
                        const int32_t columns) {
     if (plane->row_mask != NULL) clear_outside(plane, y, x, value, v_set(0), vectors, columns);
@@ -254,6 +280,7 @@ INLINE void run_program(const bw_program *program, char *arena, int32_t channel,
                         const int32_t vectors, const int32_t columns) {
     kept_values kept[BW_MAX_KEPT];
     for (const bw_instruction *in = program->instructions; in < program->instructions + program->count; in++) {
+        const bw_instruction *requantise = in->to_codes && in->narrow != BW_NEVER && !value->is_wide ? in++ : NULL;
         char *inner = NULL; /* of the plane's channel */
         if (in->plane != NULL) {
             inner = arena + in->plane->offset + bw_inner(in->plane, channel) * BW_LANES * in->plane->bytes;
@@ -271,8 +298,13 @@ INLINE void run_program(const bw_program *program, char *arena, int32_t channel,
                 make_wide(value, vectors);
                 store_wide(in->plane, inner, y, x, value, vectors, columns);
             } else {
+                const int32_t by = in->zero != NULL ? in->zero[channel] : 0;
+                if (requantise != NULL) {
+                    store_codes(requantise, in->plane, inner, channel, y, x, value, by, vectors, columns);
+                    break;
+                }
                 make_narrow(value, vectors);
-                const V zero = v_set((int16_t)(in->zero != NULL ? in->zero[channel] : 0));
+                const V zero = v_set((int16_t)by);
                 if (in->plane->bytes == 1) store_narrow(in->plane, inner, y, x, value, zero, vectors, columns, 1);
                 else store_narrow(in->plane, inner, y, x, value, zero, vectors, columns, 2);
             }
@@ -291,6 +323,9 @@ INLINE void run_program(const bw_program *program, char *arena, int32_t channel,
 /* One copy of the code for each shape of tile. */
 NOINLINE static void finish_1x1(const bw_program *program, char *arena, int32_t channel, int32_t y, int32_t x, values *value) {
     run_program(program, arena, channel, y, x, value, 1, 1);
+}
+NOINLINE static void finish_1x4(const bw_program *program, char *arena, int32_t channel, int32_t y, int32_t x, values *value) {
+    run_program(program, arena, channel, y, x, value, 4, 4);
 }
 NOINLINE static void finish_2x2(const bw_program *program, char *arena, int32_t channel, int32_t y, int32_t x, values *value) {
     run_program(program, arena, channel, y, x, value, 4, 2);

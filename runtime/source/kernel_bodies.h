@@ -5,6 +5,7 @@
  *     HAS_HALVED: 1 where it has v_xor, v_set_bits and v_spread_bit, which tables of half the sums need, else 0
  *     GROUPS_AT_ONCE: 2 where two groups of channels may be looked up together, else 1
  *     KEEP_ORDER(word, sum, vectors): where a compiler would do better to compute what comes after from what came before
+ *     KEEP_STORES(): where it would do better to leave the stores before and after in their order
  *
  * and includes this file. All loads and stores are aligned to their size, but v_load of tables to VECTOR bytes only.
  */

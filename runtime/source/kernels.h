@@ -35,6 +35,8 @@ typedef struct {
     int32_t prefetch;                   /* whether the plane is more than the nearer caches hold */
     int32_t slot;                       /* BW_KEEP, BW_AGAIN: below BW_MAX_KEPT */
     bw_narrow narrow;                   /* requantise: what does for every x that is int16 */
+    int32_t to_codes;                   /* requantise: to 0..255, what follows stores them as bytes, no lane of them is */
+                                        /* outside the picture, and nothing else needs them */
     const int32_t *multiplier, *offset; /* (channels) */
     const int32_t *zero;                /* (channels) for the codes that a convolution reads; NULL for 0 */
     const bw_plane *plane;

@@ -3,6 +3,7 @@
 #define HAS_HALVED 0
 #define GROUPS_AT_ONCE 1
 #define KEEP_ORDER(word, sum, vectors)
+#define KEEP_STORES()
 #include <arm_neon.h>
 #include <stdint.h>
 
@@ -31,6 +32,9 @@ typedef struct {
 
 INLINE B b_narrow(V a) { /* the low bytes */
     return vuzp1q_u8(vreinterpretq_u8_s16(a.low), vreinterpretq_u8_s16(a.high));
+}
+INLINE B b_codes(V a, int32_t zero) { /* clamp(a, 0, 255) - zero, modulo 256 */
+    return vsubq_u8(vqmovun_high_s16(vqmovun_s16(a.low), a.high), vdupq_n_u8((uint8_t)zero));
 }
 INLINE B b_load(const uint8_t *from) { return vld1q_u8(from); }
 INLINE void b_store(uint8_t *to, B x) { vst1q_u8(to, x); }

@@ -3,6 +3,7 @@
 #define HAS_HALVED 0
 #define GROUPS_AT_ONCE 1
 #define KEEP_ORDER(word, sum, vectors)
+#define KEEP_STORES()
 #include <stdint.h>
 #include <string.h>
 
@@ -38,6 +39,14 @@ typedef struct {
 INLINE B b_narrow(V a) { /* the low bytes */
     B r;
     EACH_LANE r.lane[l] = (uint8_t)a.lane[l];
+    return r;
+}
+INLINE B b_codes(V a, int32_t zero) { /* clamp(a, 0, 255) - zero, modulo 256 */
+    B r;
+    EACH_LANE {
+        const int16_t code = a.lane[l] < 0 ? 0 : a.lane[l] > 255 ? 255 : a.lane[l];
+        r.lane[l] = (uint8_t)(code - zero);
+    }
     return r;
 }
 INLINE B b_load(const uint8_t *from) {

@@ -12,52 +12,53 @@
 
 /* Entry j of the table at `table` is the sum over k < channels of x_k where bit k of j is set, else -x_k. Of six channels
  * there are only the entries with bit 5 of j not set.
- * x: the vectors, `stride` bytes apart, of a plane of `bytes`. Returns the sum of |x_k|, int16. */
-INLINE V make_table(const char *x, size_t stride, char *table, const int32_t channels, const int32_t bytes, int32_t zero) {
-    V twice[BW_HALVED_GROUP], entry[8], lowest = v_set(0), reach = v_set(0);
+ * x: the vectors, `stride` bytes apart, of a plane of `bytes`. positive: no x_k is negative. Returns the sum of |x_k|, int16. */
+INLINE V make_table(const char *x, size_t stride, char *table, const int32_t channels, const int32_t bytes, int32_t zero,
+                    const int positive) {
+    V twice[BW_HALVED_GROUP], entry[8], highest = v_set(0), reach = v_set(0);
     UNROLL for (int32_t k = 0; k < channels; k++) {
         const V value = load_vector(x + (size_t)k * stride, bytes, zero);
-        lowest = v_subtract(lowest, value);
-        reach = v_add(reach, v_absolute(value));
+        highest = v_add(highest, value);
+        if (!positive) reach = v_add(reach, v_absolute(value));
         twice[k] = v_add(value, value);
     }
     const int32_t lower = channels < 3 ? channels : 3; /* bits of j that `entry` covers */
-    entry[0] = lowest;
+    entry[0] = v_subtract(v_set(0), highest);
     UNROLL for (int32_t k = 0; k < lower; k++)
         UNROLL for (int32_t j = 0; j < 1 << k; j++) entry[j + (1 << k)] = v_add(entry[j], twice[k]);
-    UNROLL for (int32_t j = 0; j < 1 << lower; j++) {
-        v_store((int16_t *)(void *)(table + j * VECTOR), entry[j]);
-        if (channels > 3) v_store((int16_t *)(void *)(table + (8 + j) * VECTOR), v_add(entry[j], twice[3]));
-        if (channels > 4) {
-            const V upper = v_add(entry[j], twice[4]);
-            v_store((int16_t *)(void *)(table + (16 + j) * VECTOR), upper);
-            v_store((int16_t *)(void *)(table + (24 + j) * VECTOR), v_add(upper, twice[3]));
+    const int32_t blocks = channels > 4 ? 4 : channels > 3 ? 2 : 1; /* of as many entries */
+    UNROLL for (int32_t block = 0; block < blocks; block++) {
+        V more = v_set(0);
+        if (block & 1) more = v_add(more, twice[3]);
+        if (block & 2) more = v_add(more, twice[4]);
+        UNROLL for (int32_t j = 0; j < 1 << lower; j++) {
+            v_store((int16_t *)(void *)(table + (8 * block + j) * VECTOR), v_add(entry[j], more));
+            KEEP_STORES(); /* two to one cache line, one after the other, go to the cache as one */
         }
     }
-    return reach;
+    return positive ? highest : reach;
 }
 
 /* Where a column of tables comes from: the strides from row to row and channel to channel, in bytes. */
 typedef struct {
     size_t vector, row, channel;
-    int32_t zero;
-    int16_t one_byte; /* a plane of bytes 1 */
+    int32_t zero, bytes; /* of the plane */
 } table_source;
 
 INLINE table_source open_source(const bw_plane *plane) {
     const size_t vector = BW_LANES * plane->bytes;
-    return (table_source){vector, plane->row_stride * vector, plane->channel_stride * vector, plane->zero, plane->bytes == 1};
+    return (table_source){vector, plane->row_stride * vector, plane->channel_stride * vector, plane->zero,
+                          (int32_t)plane->bytes};
 }
 
 #define TABLES_OF(channels)                                                                              \
     case channels:                                                                                       \
         for (int32_t row = 0; row < rows; row++, x += source->row, table += table_step)                   \
-            reach[row] = make_table(x, source->channel, table, channels, bytes, zero);                    \
+            reach[row] = make_table(x, source->channel, table, channels, bytes, zero, positive);          \
         break;
 
 INLINE void make_tables(const char *x, const table_source *source, char *table, V *reach, int32_t rows, size_t table_step,
-                        int32_t channels, const int32_t bytes) {
-    const int32_t zero = source->zero;
+                        int32_t channels, const int32_t bytes, int32_t zero, const int positive) {
     switch (channels) {
         TABLES_OF(1)
         TABLES_OF(2)
@@ -73,8 +74,9 @@ INLINE void make_tables(const char *x, const table_source *source, char *table, 
 /* A column of `rows` tables, one above the other in memory and in the picture. */
 NOINLINE static void make_column(const char *x, const table_source *source, char *table, V *reach, int32_t rows,
                                  size_t table_step, int32_t channels) {
-    if (source->one_byte) make_tables(x, source, table, reach, rows, table_step, channels, 1);
-    else make_tables(x, source, table, reach, rows, table_step, channels, 2);
+    if (source->bytes == 2) make_tables(x, source, table, reach, rows, table_step, channels, 2, 0, 0);
+    else if (source->zero == 0) make_tables(x, source, table, reach, rows, table_step, channels, 1, 0, 1);
+    else make_tables(x, source, table, reach, rows, table_step, channels, 1, source->zero, 0);
 }
 
 /* Tables follow each other with one vector between them. So the tables of the positions one above the other, in which a

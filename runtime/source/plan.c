@@ -210,6 +210,13 @@ static int add_stores(const maker *m, int32_t number, int32_t tensor, bw_instruc
     return 1;
 }
 
+/* Whether a requantise makes codes of bytes that are stored, without more ado, and then no longer needed. */
+static int only_codes(const bw_instruction *in, const bw_instruction *end) {
+    const bw_instruction *store = in + 1, *next = in + 2;
+    return in->action <= BW_WIDE && in->low == 0 && in->high == 255 && store->action == BW_STORE &&
+           store->plane->bytes == 1 && store->plane->row_mask == NULL && (next == end || next->action == BW_AGAIN);
+}
+
 static int make_program(const maker *m, int32_t number, bw_program *program) {
     const bw_draft_step *step = &m->draft->steps[number];
     int32_t stores = 0;
@@ -233,6 +240,7 @@ static int make_program(const maker *m, int32_t number, bw_program *program) {
         else to[count++] = (bw_instruction){.action = BW_ADD_PLANE, .plane = &m->planes[joined->added]};
         if (!add_stores(m, number, node, to, &count)) return 0;
     }
+    for (int32_t k = 0; k + 1 < count; k++) to[k].to_codes = only_codes(to + k, to + count);
     for (int32_t k = 0; k < count; k++) to[k].prefetch = to[k].plane != NULL && bw_plane_bytes(to[k].plane) > FAR_BYTES;
     *program = (bw_program){to, count};
     return 1;

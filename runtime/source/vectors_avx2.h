@@ -20,6 +20,8 @@ typedef __m256i V;
         if ((vectors) == 4) __asm__("" : "+r"(word), "+x"(sum[0]), "+x"(sum[1]), "+x"(sum[2]), "+x"(sum[3])); \
         else __asm__("" : "+r"(word), "+x"(sum[0]));                                                      \
     } while (0)
+/* And they like to change the order of stores: tables took a fifth longer. */
+#define KEEP_STORES() __asm__ volatile("" ::: "memory")
 INLINE void prefetch(const void *from) { _mm_prefetch((const char *)from, _MM_HINT_T0); }
 
 typedef struct {
@@ -31,6 +33,10 @@ typedef __m128i B;
 INLINE B b_narrow(V a) { /* the low bytes */
     const __m256i low = _mm256_and_si256(a, _mm256_set1_epi16(0xFF));
     return _mm_packus_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+}
+INLINE B b_codes(V a, int32_t zero) { /* clamp(a, 0, 255) - zero, modulo 256 */
+    const __m128i codes = _mm_packus_epi16(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    return _mm_sub_epi8(codes, _mm_set1_epi8((char)zero));
 }
 INLINE B b_load(const uint8_t *from) { return _mm_load_si128((const __m128i *)(const void *)from); }
 INLINE void b_store(uint8_t *to, B x) { _mm_store_si128((__m128i *)(void *)to, x); }
