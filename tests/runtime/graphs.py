@@ -121,6 +121,25 @@ def without_convolutions():
             yield f"from pixels: {name} {channels}x{height}x{width}", made, pictures_for(made, 4, height)
 
 
+def codes(seed):
+    """Yield codes made of values out to both ends of int16 by every kind of range and constant, then convolved."""
+    rng = np.random.default_rng(seed)
+    ranges, sizes = ((0, 255, 32), (0, 255, 0), (3, 255, 3), (0, 200, 7), (0, 256, 9)), ((16, 16), (8, 4), (7, 5))
+    constants = ((1, 30000, 7), (1, -30000, 6), (1, 32767, 0), (3, 70000, 9), (-300, 99, 16))
+    for (low, high, zero), (height, width), (multiplier, offset, shift) in itertools.product(ranges, sizes, constants):
+        nodes = [
+            requantise("stream", PIXELS, [256, -256], [-32768, 32767]),
+            Pool("pool", "stream", "max", (1, 1, 1, 1), 2),
+            requantise("codes", "pool", multiplier, offset, shift, low, high, zero),
+            around(rng, "conv", "codes", 3, 3, 2),
+            requantise("more", "conv", multiplier, offset // 8, shift // 2, low, high, zero),
+            around(rng, "last", "more", 2, 3, 3),
+        ]
+        made = network((2, height, width), *nodes, Sum("logits", "last"), classes=2)
+        name = f"codes {low}..{high} {multiplier} {offset} >> {shift} {height}x{width}"
+        yield name, made, pictures_for(made, 5, height)
+
+
 def many_readers(seed):
     """Yield graphs in which tensors have many readers, of different layouts, some long after they were made."""
     rng = np.random.default_rng(seed)
