@@ -76,13 +76,11 @@ static int pack_indices(bw_heap *heap, const bw_node *node, int32_t channels, co
             for (int32_t o = 0; o < form.outputs; o++, to += form.index_bytes) {
                 uint64_t word = 0;
                 int32_t tap = start % area, first = (set * form.set_groups + start / area) * form.group;
-                for (int32_t k = 0; k < taps && first < channels; k++) {
+                for (int32_t k = 0; k < taps && first < channels; first += form.group, tap = 0) {
                     const int32_t count = channels - first < form.group ? channels - first : form.group;
-                    const size_t at = (size_t)o * filter + (size_t)tap * (size_t)channels + (size_t)first;
-                    word |= (uint64_t)index_of(bits_at(node->weights, at, count), &form, &owed[o]) << (k * form.group);
-                    if (++tap < area) continue;
-                    tap = 0;
-                    first += form.group;
+                    size_t at = (size_t)o * filter + (size_t)tap * (size_t)channels + (size_t)first;
+                    for (; k < taps && tap < area; k++, tap++, at += (size_t)channels)
+                        word |= (uint64_t)index_of(bits_at(node->weights, at, count), &form, &owed[o]) << (k * form.group);
                 }
                 for (int32_t byte = 0; byte < form.index_bytes; byte++) to[byte] = (uint8_t)(word >> (8 * byte));
             }

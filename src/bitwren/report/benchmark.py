@@ -28,7 +28,7 @@ from bitwren.report.peers.processor import processor
 from bitwren.report.worker import OURS
 
 MOST_RUNS = 50  # of an engine in its turn
-PROFILED_PICTURES = 20
+PROFILED_PICTURES, PROFILES = 20, 9
 CALIBRATION_PICTURES, TEST_PICTURES = 300, 500
 
 
@@ -68,12 +68,13 @@ def benchmark(
     """
     network = read_bwn(model)
     runtime = Runtime(model)
+    profiled = _pictures(network, PROFILED_PICTURES) if test is None else test[0][:PROFILED_PICTURES]
     figures = {
         "model": _about(model, network),
         "made_by": made_by(plan),
         "engines": [],
         "skipped": [],
-        "steps": profile(runtime, _pictures(network, PROFILED_PICTURES)),
+        "steps": profile(runtime, profiled),
     }
     with tempfile.TemporaryDirectory() as scratch:
         bench = _Bench(model, network, plan, Path(scratch), figures, tell)
@@ -213,12 +214,17 @@ class _Bench:
 
 
 def profile(runtime: Runtime, pixels: np.ndarray) -> list[dict]:
-    """Return the steps of the runtime's plan, one thread, with their times for a picture in seconds."""
+    """Return the steps of the runtime's plan, one thread, with their times for a picture in seconds.
+
+    Medians of several runs over the pictures, part by part; a step's time is the sum of its parts.
+    """
+    runs = [runtime.steps(pixels, threads=1) for _ in range(PROFILES)]
     rows = []
-    for step in runtime.steps(pixels, threads=1):
+    for same in zip(*runs, strict=True):
+        step, parts = same[0], np.median([step.parts for step in same], axis=0) / len(pixels)
         row = {"layers": step.layers, "kernel": step.kernel, "choice": step.choice, "macs": step.macs}
-        parts = dict(zip(("tables_s", "lookups_s", "spills_s", "finishing_s"), step.parts, strict=True))
-        rows.append(row | {name: s / len(pixels) for name, s in {"seconds": step.seconds, **parts}.items()})
+        times = dict(zip(("tables_s", "lookups_s", "spills_s", "finishing_s"), parts.tolist(), strict=True))
+        rows.append(row | {"seconds": float(parts.sum()), **times})
     return rows
 
 
