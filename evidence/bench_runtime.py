@@ -120,7 +120,8 @@ def bars(name: str, figures: dict) -> list[dict]:
     """Return each bar with the ratio reached: the best peer's median over ours.
 
     "machine": everything as fast as this processor can. "AVX2": ours and OpenVINO keep to AVX2; ONNX Runtime and ncnn
-    cannot be told to and run as they are, so that this ratio is below that of a machine without AVX-512, never above.
+    have no setting for it and run as they are: this ratio is below that of a machine without AVX-512, never above.
+    With --avx2 every engine keeps to AVX2, and "machine" is that.
     """
     float_bar, int8_bar = BARS[name]
     rows = []
