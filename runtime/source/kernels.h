@@ -79,6 +79,13 @@ static inline int32_t bw_index_bits(const bw_index_form *form) {
     return form->group == BW_HALVED_GROUP ? form->group - 1 : form->group;
 }
 
+/* Bytes from a table to the next: one vector of int16 more than it has, for lookups in both halves of cache lines by turns
+ * (lookup.h). */
+static inline size_t bw_table_step(const bw_index_form *form) {
+    const size_t vector = 2 * BW_LANES;
+    return (vector << bw_index_bits(form)) + vector;
+}
+
 typedef enum { BW_TILE_1X1, BW_TILE_2X2, BW_TILE_4X1 } bw_tile;
 
 static inline int32_t bw_tile_rows(bw_tile tile) { return tile == BW_TILE_1X1 ? 1 : tile == BW_TILE_2X2 ? 2 : 4; }

@@ -128,7 +128,7 @@ INLINE lookup_item open_item(const bw_lookup *step, const bw_context *context, i
     const size_t vectors = (size_t)(cut->strip_tiles * rows * columns), sums = vectors * (size_t)cut->part_outputs;
     char *scratch = context->scratch; /* in the order of bw_lookup_scratch */
     item.tables = scratch;
-    scratch += (size_t)step->table_positions * (((size_t)VECTOR << bw_index_bits(&step->form)) + VECTOR);
+    scratch += (size_t)step->table_positions * bw_table_step(&step->form);
     item.reach = (V *)(void *)scratch;
     scratch += (size_t)step->table_positions * VECTOR;
     item.bound = (V *)(void *)scratch;

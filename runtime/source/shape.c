@@ -132,8 +132,7 @@ int32_t bw_table_positions(const bw_lookup *step) {
 size_t bw_lookup_scratch(const bw_lookup *step) {
     const size_t vector = 2 * BW_LANES, vectors = (size_t)(bw_tile_rows(step->tile) * bw_tile_columns(step->tile));
     const size_t tiles = (size_t)step->cut.strip_tiles * vectors, sums = tiles * (size_t)step->cut.part_outputs;
-    const size_t table = (vector << bw_index_bits(&step->form)) + vector; /* TABLE_STEP of lookup.h */
-    return (size_t)step->table_positions * (table + vector) + tiles * vector + 3 * sums * vector + (size_t)step->cut.strip_tiles;
+    return (size_t)step->table_positions * (bw_table_step(&step->form) + vector) + tiles * vector + 3 * sums * vector + (size_t)step->cut.strip_tiles;
 }
 
 size_t bw_sum_scratch(const bw_sum *step) {
