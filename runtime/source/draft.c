@@ -11,14 +11,17 @@
 bw_sliding bw_sliding_of(const bitwren_network *network, int32_t number) {
     const bw_node *node = &network->graph.nodes[number];
     const bw_tensor *in = bw_input(&network->graph, node, 0);
-    bw_sliding s = {0, node->result.channels, 1, 1, in->height, in->width, node->result.height, node->result.width, 0};
+    bw_sliding s = {0, node->result.channels, 1, 1, in->height, in->width, node->result.height, node->result.width, 0, 1};
     if (node->op == BW_CONV || node->op == BW_POOL) {
         s.window = node->window;
         s.stride = node->stride;
     }
     if (node->op == BW_CONV) {
         s.channels = in->channels;
-        if (network->packed[number].method == BW_BY_LOOKUP) s.group = network->packed[number].form.group;
+        if (network->packed[number].method == BW_BY_LOOKUP) {
+            s.group = network->packed[number].form.group;
+            s.sets = network->packed[number].form.sets;
+        }
     }
     return s;
 }
@@ -204,7 +207,7 @@ static bw_blocks choose_blocks(const bitwren_network *network, bw_draft *draft, 
 /* Blocks for elementwise nodes on the pictures themselves: those of the first convolution to come. */
 static bw_blocks picture_blocks(const bitwren_network *network, bw_draft *draft) {
     const bw_tensor *pixels = &network->graph.pixels;
-    bw_sliding s = {pixels->channels, 16, 3, 1, pixels->height, pixels->width, pixels->height, pixels->width, 4};
+    bw_sliding s = {pixels->channels, 16, 3, 1, pixels->height, pixels->width, pixels->height, pixels->width, 4, 1};
     for (int32_t k = 0; k < network->graph.node_count; k++) {
         if (network->graph.nodes[k].op != BW_CONV) continue;
         const bw_sliding first = bw_sliding_of(network, k);

@@ -1,7 +1,7 @@
 /* All steps of a kernel set, written once over vectors. A kernel set's file defines, for its instructions,
  *
  *     B  BW_LANES uint8, V BW_LANES int16, W BW_LANES int32, P two V made ready for products
- *     b_*, v_*, w_*, prefetch below, INLINE, NOINLINE, UNROLL, KERNELS (its name)
+ *     b_*, v_*, w_*, prefetch, prefetch_to_store below, INLINE, NOINLINE, UNROLL, KERNELS (its name)
  *     HAS_HALVED: 1 where it has v_xor, v_set_bits and v_spread_bit, which tables of half the sums need, else 0
  *     GROUPS_AT_ONCE: 2 where two groups of channels may be looked up together, else 1
  *     KEEP_ORDER(word, sum, vectors): where a compiler would do better to compute what comes after from what came before
@@ -27,6 +27,7 @@ INLINE V load_vector(const char *from, const int32_t bytes, int32_t zero) {
 
 #include "finish.h"
 #include "lookup.h"
+#include "totals.h"
 #include "elementwise.h"
 
 #define JOIN_NAMES(a, b) a##b
@@ -34,4 +35,4 @@ INLINE V load_vector(const char *from, const int32_t bytes, int32_t zero) {
 #define QUOTE_NAME(a) #a
 #define QUOTE(a) QUOTE_NAME(a)
 const bw_kernels JOIN(bw_kernels_, KERNELS) = {QUOTE(KERNELS), HAS_HALVED, GROUPS_AT_ONCE,
-                                                 lookup, direct, pool, map, gather, sum};
+                                                 lookup, finish, direct, pool, map, gather, sum};

@@ -91,7 +91,8 @@ typedef enum { BW_TILE_1X1, BW_TILE_2X2, BW_TILE_4X1 } bw_tile;
 static inline int32_t bw_tile_rows(bw_tile tile) { return tile == BW_TILE_1X1 ? 1 : tile == BW_TILE_2X2 ? 2 : 4; }
 static inline int32_t bw_tile_columns(bw_tile tile) { return tile == BW_TILE_2X2 ? 2 : 1; }
 
-/* A convolution's work: item number = (tile row * strips + strip) * parts + part. */
+/* A convolution's work: item number = (tile row * strips + strip) * parts + part. Of a lookup's item, threads may share the
+ * sets: each adds up those that it takes in sums of its own (bw_sets), and the program gets the total (bw_totals). */
 typedef struct {
     int32_t tile_rows, strips, parts;
     int32_t strip_tiles;  /* tiles along x of a strip; the last may have fewer */
@@ -158,6 +159,21 @@ typedef struct {
     bw_program program;
 } bw_sum;
 
+/* Sets from <= k < to of a lookup's item, added to what stands at `sums`, or, where they start it, in its place. */
+typedef struct {
+    int32_t item, from, to;
+    char *sums; /* bw_sums_bytes, at a multiple of BW_ALIGNMENT */
+    int starts;
+} bw_sets;
+
+/* Output channels from <= k < to of an item's part: the program gets the total of their sums, of all sets. What stands at
+ * `sums` is worked in: these outputs are done once. */
+typedef struct {
+    int32_t item, from, to;
+    char *const *sums; /* (count) */
+    int32_t count;
+} bw_totals;
+
 /* ------------------------------------------------------------------ running */
 
 typedef enum { BW_TABLES, BW_LOOKUPS, BW_SPILLS, BW_FINISHING, BW_PARTS } bw_part;
@@ -165,7 +181,7 @@ typedef enum { BW_TABLES, BW_LOOKUPS, BW_SPILLS, BW_FINISHING, BW_PARTS } bw_par
 /* What a thread works with. */
 typedef struct {
     char *arena;     /* the planes */
-    char *scratch;   /* of this thread */
+    char *scratch;   /* of this thread: a lookup's tables, a sum's totals */
     const uint8_t *pixels;
     int32_t pictures; /* run together, at most grid.pictures */
     double *seconds; /* (BW_PARTS) to add to, or NULL */
@@ -176,7 +192,8 @@ typedef struct {
     const char *name;
     int32_t has_halved; /* lookups of groups of BW_HALVED_GROUP */
     int32_t groups_at_once; /* at most, where they may be two (bw_most_groups) */
-    void (*lookup)(const bw_lookup *step, const bw_context *context, int32_t item);
+    void (*lookup)(const bw_lookup *step, const bw_context *context, const bw_sets *sets);
+    void (*finish)(const bw_lookup *step, const bw_context *context, const bw_totals *totals);
     void (*direct)(const bw_direct *step, const bw_context *context, int32_t item);
     void (*pool)(const bw_pool *step, const bw_context *context, int32_t channel);
     void (*map)(const bw_map *step, const bw_context *context, int32_t channel);
@@ -184,9 +201,10 @@ typedef struct {
     void (*sum)(const bw_sum *step, const bw_context *context);
 } bw_kernels;
 
-/* Bytes of scratch that an item takes. */
-size_t bw_lookup_scratch(const bw_lookup *step);
-size_t bw_sum_scratch(const bw_sum *step);
+/* Bytes of the tables that looking up takes, of an item's sums, and of the totals of a sum: multiples of BW_ALIGNMENT. */
+size_t bw_tables_bytes(const bw_lookup *step);
+size_t bw_sums_bytes(const bw_lookup *step);
+size_t bw_totals_bytes(const bw_sum *step);
 
 #define BW_KERNEL_SET(name, condition, late) extern const bw_kernels bw_kernels_##name;
 #include "kernels.inc"

@@ -99,20 +99,29 @@ INLINE uint64_t rotate_right(uint64_t word, const int32_t bits) {
     return bits == 0 ? word : word >> bits | word << (64 - bits);
 }
 
-/* What an item works on, and where in its thread's scratch. */
+/* What an item works on, and with. */
 typedef struct {
     int32_t y, x, tiles; /* first output vector; tiles along x */
     int32_t first, outputs;
     char *tables;
+    V *reach;         /* (positions) */
     V *sums;          /* (outputs, tiles, tile vectors): an output's are a run of the program */
     W *wide;          /* the same */
     V *bound;         /* (tiles, tile vectors) */
-    V *reach;         /* (positions) */
     uint8_t *spilled; /* (tiles) */
     int16_t most_owed;
 } lookup_item;
 
-INLINE lookup_item open_item(const bw_lookup *step, const bw_context *context, int32_t number) {
+INLINE void open_sums(lookup_item *item, const bw_lookup *step, char *sums) {
+    const size_t vectors = (size_t)(step->cut.strip_tiles * bw_tile_rows(step->tile) * bw_tile_columns(step->tile));
+    const size_t all = vectors * (size_t)step->cut.part_outputs;
+    item->bound = (V *)(void *)sums; /* in the order of bw_sums_bytes */
+    item->sums = item->bound + vectors;
+    item->wide = (W *)(void *)(item->sums + all);
+    item->spilled = (uint8_t *)(item->wide + all);
+}
+
+INLINE lookup_item open_item(const bw_lookup *step, int32_t number, char *tables) {
     const bw_cut *cut = &step->cut;
     const int32_t rows = bw_tile_rows(step->tile), columns = bw_tile_columns(step->tile);
     const int32_t part = number % cut->parts, strip = number / cut->parts % cut->strips;
@@ -125,21 +134,17 @@ INLINE lookup_item open_item(const bw_lookup *step, const bw_context *context, i
     item.tiles = tiles < cut->strip_tiles ? tiles : cut->strip_tiles;
     item.first = part * cut->part_outputs;
     item.outputs = outputs < cut->part_outputs ? outputs : cut->part_outputs;
-    const size_t vectors = (size_t)(cut->strip_tiles * rows * columns), sums = vectors * (size_t)cut->part_outputs;
-    char *scratch = context->scratch; /* in the order of bw_lookup_scratch */
-    item.tables = scratch;
-    scratch += (size_t)step->table_positions * bw_table_step(&step->form);
-    item.reach = (V *)(void *)scratch;
-    scratch += (size_t)step->table_positions * VECTOR;
-    item.bound = (V *)(void *)scratch;
-    scratch += vectors * VECTOR;
-    item.sums = (V *)(void *)scratch;
-    scratch += sums * VECTOR;
-    item.wide = (W *)(void *)scratch;
-    scratch += sums * 2 * VECTOR;
-    item.spilled = (uint8_t *)scratch;
-    memset(item.spilled, 0, (size_t)cut->strip_tiles);
-    for (int32_t k = 0; k < item.tiles * rows * columns; k++) item.bound[k] = v_set(step->most_owed);
+    item.tables = tables; /* in the order of bw_tables_bytes */
+    item.reach = (V *)(void *)(tables + (size_t)step->table_positions * bw_table_step(&step->form));
+    return item;
+}
+
+INLINE lookup_item open_sets(const bw_lookup *step, const bw_context *context, const bw_sets *sets, const int32_t vectors) {
+    lookup_item item = open_item(step, sets->item, context->scratch);
+    open_sums(&item, step, sets->sums);
+    if (!sets->starts) return item;
+    memset(item.spilled, 0, (size_t)item.tiles);
+    for (int32_t k = 0; k < item.tiles * vectors; k++) item.bound[k] = v_set(step->most_owed);
     return item;
 }
 
@@ -181,27 +186,6 @@ INLINE void keep_bound(lookup_item *item, int32_t tile, const V *more, const int
         if (would_fill(bound, more, vectors)) spill(item, tile, vectors);
     }
     UNROLL for (int32_t i = 0; i < vectors; i++) bound[i] = v_add_saturating(bound[i], more[i]);
-}
-
-/* Channel by channel, so that whole rows of a plane are read and written at a time. */
-INLINE void finish_tiles(const bw_lookup *step, const bw_context *context, lookup_item *item, const int32_t rows,
-                         const int32_t columns) {
-    const int32_t vectors = rows * columns;
-    V *sums = item->sums;
-    W *wide = item->wide;
-    for (int32_t o = 0; o < item->outputs; o++, sums += item->tiles * vectors, wide += item->tiles * vectors) {
-        for (int32_t tile = 0, start = 0; tile < item->tiles; start = tile) {
-            values value = {sums + tile * vectors, wide + tile * vectors, 0, item->spilled[tile]};
-            for (; tile < item->tiles && item->spilled[tile] == value.is_wide && value.count < BW_MAX_RUN; tile++)
-                value.count += vectors;
-            if (value.is_wide)
-                for (int32_t k = 0; k < value.count; k++) value.wide[k] = w_add(value.wide[k], w_widen(value.narrow[k]));
-            const int32_t x = item->x + start * columns;
-            if (vectors == 1) finish_1x1(&step->program, context->arena, item->first + o, item->y, x, &value);
-            else if (columns == 2) finish_2x2(&step->program, context->arena, item->first + o, item->y, x, &value);
-            else finish_4x1(&step->program, context->arena, item->first + o, item->y, x, &value);
-        }
-    }
 }
 
 INLINE void count_time(const bw_context *context, bw_part part, double *since) {
@@ -313,7 +297,7 @@ INLINE void add_reach(V *more, const V *reach, int32_t phase, const int32_t rows
     }
 }
 
-INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t number,
+INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, const bw_sets *sets,
                        look_up_function *const *const *look_up, const int32_t rows, const int32_t columns,
                        const int32_t stride, const int32_t group) {
     const int32_t high = (rows - 1) * stride + 3, ring = (columns - 1) * stride + 3, vectors = rows * columns;
@@ -321,12 +305,12 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t
     const bw_index_form *form = &step->form;
     const table_source source = open_source(step->input);
     const char *input = context->arena + step->input->offset;
-    lookup_item item = open_item(step, context, number);
+    lookup_item item = open_sets(step, context, sets, vectors);
     const ptrdiff_t corner = bw_step(step->input, item.y * stride - step->top, item.x * stride - step->left);
     const size_t next_index = (size_t)form->outputs * (size_t)form->index_bytes;
     double since = context->seconds != NULL ? bw_seconds() : 0;
-    for (int32_t set = 0, groups; set < form->sets; set += groups) {
-        groups = set + step->groups_at_once <= form->sets ? step->groups_at_once : 1;
+    for (int32_t set = sets->from, groups; set < sets->to; set += groups) {
+        groups = set + step->groups_at_once <= sets->to ? step->groups_at_once : 1;
         const uint8_t *index = step->indices + (size_t)set * next_index + (size_t)item.first * (size_t)form->index_bytes;
         int32_t phase = 0;
         for (int32_t tile = 0; tile < item.tiles; tile++) {
@@ -349,7 +333,7 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t
             keep_bound(&item, tile, more, vectors);
             count_time(context, BW_SPILLS, &since);
             lookups l = lookups_of(step, &item, tile, vectors);
-            l.first = set == 0;
+            l.first = sets->starts && set == sets->from;
             l.index = index;
             l.next_index = next_index;
             l.ahead = tile == 0 && set + 2 * groups <= form->sets ? (size_t)groups * next_index : 0;
@@ -358,8 +342,6 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t
             phase = (phase + columns * stride) % ring;
         }
     }
-    finish_tiles(step, context, &item, rows, columns);
-    count_time(context, BW_FINISHING, &since);
 }
 
 /* The tiles, strides and groups that have code of their own, by the columns of their ring. */
@@ -394,9 +376,9 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, int32_t
         PHASE(rows, columns, stride, group, groups, 4)};
 #define LOOKUP(rows, columns, stride, group, ...)                                                                    \
     static void lookup_##rows##columns##stride##group(const bw_lookup *step, const bw_context *context,              \
-                                                      int32_t item) {                                                \
+                                                      const bw_sets *sets) {                                         \
         static look_up_function *const *const look_up[] = {__VA_ARGS__};                                             \
-        lookup_3x3(step, context, item, look_up, rows, columns, stride, group);                                      \
+        lookup_3x3(step, context, sets, look_up, rows, columns, stride, group);                                      \
     }
 #define ONE(ring, rows, columns, stride, group)                                                                      \
     LOOK_UP_##ring(rows, columns, stride, group, 1)                                                                  \
@@ -446,7 +428,7 @@ INLINE void look_up_any(const lookups *all, const int32_t *at, int32_t taps, con
     }
 }
 
-INLINE void lookup_any(const bw_lookup *step, const bw_context *context, int32_t number, const int32_t rows,
+INLINE void lookup_any(const bw_lookup *step, const bw_context *context, const bw_sets *sets, const int32_t rows,
                        const int32_t columns, const int32_t group) {
     const bw_index_form *form = &step->form;
     const int32_t window = form->window, stride = step->stride, vectors = rows * columns;
@@ -455,13 +437,13 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, int32_t
     const table_source source = open_source(step->input);
     const char *input = context->arena + step->input->offset;
     const uint8_t *index = step->indices;
-    lookup_item item = open_item(step, context, number);
+    lookup_item item = open_sets(step, context, sets, vectors);
     /* Tables stand as the positions do, column by column; under a window of one, group by group. */
     int32_t tile_at[BW_MAX_TILE];
     for (int32_t i = 0; i < vectors; i++)
         tile_at[i] = window > 1 ? (i % columns * stride * high + i / columns * stride) * table_step : i * table_step;
     double since = context->seconds != NULL ? bw_seconds() : 0;
-    for (int32_t set = 0; set < form->sets; set++) {
+    for (int32_t set = sets->from; set < sets->to; set++) {
         const int32_t first = set * form->set_groups * group, left = (form->channels - first + group - 1) / group;
         const int32_t groups = left < form->set_groups ? left : form->set_groups;
         const int32_t all_taps = groups * window * window;
@@ -504,26 +486,24 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, int32_t
                 count_time(context, BW_SPILLS, &since);
                 const size_t row = ((size_t)set * (size_t)form->chunks + (size_t)chunk) * (size_t)form->outputs;
                 lookups l = lookups_of(step, &item, tile, vectors);
-                l.first = set + chunk == 0;
+                l.first = sets->starts && set == sets->from && chunk == 0;
                 l.index = index + (row + (size_t)item.first) * (size_t)form->index_bytes;
                 look_up_any(&l, at, taps, tile_at, form->index_bytes, vectors, group);
                 count_time(context, BW_LOOKUPS, &since);
             }
         }
     }
-    finish_tiles(step, context, &item, rows, columns);
-    count_time(context, BW_FINISHING, &since);
 }
 
-static void lookup_any_114(const bw_lookup *s, const bw_context *c, int32_t item) { lookup_any(s, c, item, 1, 1, 4); }
-static void lookup_any_115(const bw_lookup *s, const bw_context *c, int32_t item) { lookup_any(s, c, item, 1, 1, 5); }
-static void lookup_any_224(const bw_lookup *s, const bw_context *c, int32_t item) { lookup_any(s, c, item, 2, 2, 4); }
-static void lookup_any_225(const bw_lookup *s, const bw_context *c, int32_t item) { lookup_any(s, c, item, 2, 2, 5); }
-static void lookup_any_414(const bw_lookup *s, const bw_context *c, int32_t item) { lookup_any(s, c, item, 4, 1, 4); }
-static void lookup_any_415(const bw_lookup *s, const bw_context *c, int32_t item) { lookup_any(s, c, item, 4, 1, 5); }
+static void lookup_any_114(const bw_lookup *s, const bw_context *c, const bw_sets *k) { lookup_any(s, c, k, 1, 1, 4); }
+static void lookup_any_115(const bw_lookup *s, const bw_context *c, const bw_sets *k) { lookup_any(s, c, k, 1, 1, 5); }
+static void lookup_any_224(const bw_lookup *s, const bw_context *c, const bw_sets *k) { lookup_any(s, c, k, 2, 2, 4); }
+static void lookup_any_225(const bw_lookup *s, const bw_context *c, const bw_sets *k) { lookup_any(s, c, k, 2, 2, 5); }
+static void lookup_any_414(const bw_lookup *s, const bw_context *c, const bw_sets *k) { lookup_any(s, c, k, 4, 1, 4); }
+static void lookup_any_415(const bw_lookup *s, const bw_context *c, const bw_sets *k) { lookup_any(s, c, k, 4, 1, 5); }
 
-static void lookup(const bw_lookup *step, const bw_context *context, int32_t item) {
-    typedef void lookup_function(const bw_lookup *, const bw_context *, int32_t);
+static void lookup(const bw_lookup *step, const bw_context *context, const bw_sets *sets) {
+    typedef void lookup_function(const bw_lookup *, const bw_context *, const bw_sets *);
     static lookup_function *const any[3][2] = {
         {lookup_any_114, lookup_any_115}, {lookup_any_224, lookup_any_225}, {lookup_any_414, lookup_any_415}};
     static lookup_function *const three[2][3][3] = {{{lookup_1114, lookup_1115, OR_NULL(lookup_1116)},
@@ -533,6 +513,6 @@ static void lookup(const bw_lookup *step, const bw_context *context, int32_t ite
                                                      {lookup_2224, lookup_2225, OR_NULL(lookup_2226)},
                                                      {lookup_4124, lookup_4125, OR_NULL(lookup_4126)}}};
     const int32_t group = step->form.group - 4;
-    if (step->form.window == 3) three[step->stride - 1][step->tile][group](step, context, item);
-    else any[step->tile][group](step, context, item);
+    if (step->form.window == 3) three[step->stride - 1][step->tile][group](step, context, sets);
+    else any[step->tile][group](step, context, sets);
 }

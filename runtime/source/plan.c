@@ -267,8 +267,8 @@ static void make_conv(const maker *m, const bw_draft_step *from, bw_step_plan *s
         const int two = to->form.sets > 1 && cut.part_outputs >= MANY_OUTPUTS;
         to->groups_at_once = two ? bw_most_groups(to, m->network->kernels) : 1;
         to->table_positions = bw_table_positions(to);
-        const size_t scratch = bw_lookup_scratch(to);
-        if (scratch > m->plan->scratch_bytes) m->plan->scratch_bytes = scratch;
+        /* Two threads meet in one item, and finish the others one by one. */
+        if (bw_is_shared(step->items, m->threads)) step->slots = m->threads == 2 ? 1 : step->items;
     } else {
         step->as.direct = (bw_direct){.input = &m->planes[from->input], .output_height = b->block_height,
                                       .output_width = b->block_width, .stride = node->stride, .top = node->padding[0],
@@ -276,9 +276,11 @@ static void make_conv(const maker *m, const bw_draft_step *from, bw_step_plan *s
                                       .outputs = sliding.outputs, .cut = cut, .weights = packed->pairs};
     }
     const int two = step->kind == BW_LOOKUP && step->as.lookup.groups_at_once > 1;
-    snprintf(step->choice, sizeof step->choice, "%s%d%s, tile %s, %dx%dx%d lanes of %dx%d, %d items",
+    snprintf(step->choice, sizeof step->choice, "%s%d%s, tile %s, %dx%dx%d lanes of %dx%d, %d items%s",
              step->kind == BW_LOOKUP ? "groups of " : "pairs, window ",
-             step->kind == BW_LOOKUP ? packed->form.group : node->window, two ? ", 2 at once" : "", tile_name(tile), b->grid.pictures, b->grid.rows, b->grid.columns, b->block_height, b->block_width, step->items);
+             step->kind == BW_LOOKUP ? packed->form.group : node->window, two ? ", 2 at once" : "", tile_name(tile),
+             b->grid.pictures, b->grid.rows, b->grid.columns, b->block_height, b->block_width, step->items,
+             step->slots > 0 ? ", shared" : "");
 }
 
 /* -1 where position `k` of a window over output vector `at` lies inside the input, lane by lane. */
@@ -387,8 +389,6 @@ static void make_sum(maker *m, const bw_draft_step *from, bw_step_plan *step) {
         to->weights = m->network->packed[from->conv].weights;
     }
     step->items = 1;
-    const size_t scratch = bw_sum_scratch(to);
-    if (scratch > m->plan->scratch_bytes) m->plan->scratch_bytes = scratch;
 }
 
 static bw_program *program_of(bw_step_plan *step) {
@@ -420,6 +420,13 @@ static char *name_layers(const maker *m, const bw_draft_step *step) {
     return names;
 }
 
+size_t bw_scratch_bytes(const bw_step_plan *step) {
+    if (step->kind == BW_SUMMING) return bw_totals_bytes(&step->as.sum);
+    if (step->kind != BW_LOOKUP) return 0;
+    const size_t slots = step->slots > 0 ? (size_t)step->slots : 1;
+    return bw_tables_bytes(&step->as.lookup) + slots * bw_sums_bytes(&step->as.lookup);
+}
+
 static int make_step(maker *m, int32_t number) {
     const bw_draft_step *from = &m->draft->steps[number];
     bw_step_plan *step = &m->plan->steps[number];
@@ -441,6 +448,8 @@ static int make_step(maker *m, int32_t number) {
         step->macs = (int64_t)r->channels * r->height * r->width * node->window * node->window *
                      bw_input(&m->network->graph, node, 0)->channels;
     }
+    const size_t scratch = bw_scratch_bytes(step);
+    if (scratch > m->plan->scratch_bytes) m->plan->scratch_bytes = scratch;
     step->layers = name_layers(m, from);
     return ok && step->layers != NULL && make_program(m, number, program_of(step));
 }

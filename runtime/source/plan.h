@@ -10,6 +10,7 @@ typedef enum { BW_GATHER, BW_LOOKUP, BW_DIRECT, BW_POOLING, BW_MAP, BW_SUMMING }
 typedef struct {
     bw_step_kind kind;
     int32_t items; /* that the kernel set's function of this kind takes, one by one, in any order */
+    int32_t slots; /* of a lookup whose items threads share (share.h): sums that each keeps at once; else 0 */
     union {
         bw_gather gather;
         bw_lookup lookup;
@@ -38,6 +39,8 @@ typedef struct {
 int bw_make_plan(const bitwren_network *network, const bitwren_memory *memory, int32_t pictures, int32_t threads,
                  bw_plan *plan);
 void bw_free_plan(bw_plan *plan);
+/* Scratch that a thread needs for a step. */
+size_t bw_scratch_bytes(const bw_step_plan *step);
 
 /* ------------------------------------------------------------------ shape.c: how a step is laid out and cut */
 
@@ -51,7 +54,7 @@ typedef struct {
 typedef struct {
     int32_t channels, outputs, window, stride;
     int32_t input_height, input_width, height, width;
-    int32_t group; /* of lookups; 0 where there are none */
+    int32_t group, sets; /* of lookups; 0 and 1 where there are none */
 } bw_sliding;
 
 /* Whether a result lies well in these blocks: covers the picture, and `stride` times the blocks cover the input. */
@@ -62,6 +65,9 @@ bw_blocks bw_best_blocks(const bw_sliding *sliding, int32_t pictures);
 double bw_blocks_cycles(const bw_blocks *blocks, const bw_sliding *sliding);
 /* The tile and the cut that end soonest on so many threads. */
 bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile *tile, int32_t threads);
+
+/* Whether so many threads share the items of a lookup set by set. */
+int bw_is_shared(int32_t items, int32_t threads);
 
 /* How many groups a lookup may take at once. More than one halves the loads and stores of sums, for more tables at hand. */
 int32_t bw_most_groups(const bw_lookup *step, const bw_kernels *kernels);

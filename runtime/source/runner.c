@@ -2,11 +2,10 @@
 #include <string.h>
 
 #include "error.h"
-#include "plan.h"
+#include "share.h"
 #include "team.h"
 
-#define MOST_THREADS 1024
-#define MEETING_CYCLES 8000.0 /* of a step on one thread, at least, for threads to share it */
+#define MEETING_CYCLES 40000.0 /* of a step on one thread, on average, for threads to gain anything by sharing it */
 
 struct bitwren_runner {
     bw_heap heap;
@@ -19,10 +18,11 @@ struct bitwren_runner {
     char *arena;    /* of `one`, or of `many` for each thread */
     char *scratch;  /* for each thread */
     size_t arena_each, scratch_each;
-    bw_share *shares; /* (steps of `one`) */
+    bw_sharing stages; /* of `one` */
     double *seconds;  /* (threads, steps of `one`, BW_PARTS), or NULL */
-    double reading;   /* seconds that bw_seconds takes, where `seconds` is not NULL */
+    double reading;    /* seconds that bw_seconds takes, where `seconds` is not NULL */
     uint64_t pictures;
+    uint64_t runs; /* of `one` */
 };
 
 /* What one call of run is about: a picture, or lots of plan.pictures. */
@@ -38,17 +38,6 @@ static size_t picture_bytes(const bitwren_network *network) {
 }
 
 /* ------------------------------------------------------------------ steps */
-
-static void run_item(const bw_kernels *kernels, const bw_step_plan *step, const bw_context *context, int32_t item) {
-    switch (step->kind) {
-    case BW_GATHER: kernels->gather(&step->as.gather, context, item); break;
-    case BW_LOOKUP: kernels->lookup(&step->as.lookup, context, item); break;
-    case BW_DIRECT: kernels->direct(&step->as.direct, context, item); break;
-    case BW_POOLING: kernels->pool(&step->as.pool, context, item); break;
-    case BW_MAP: kernels->map(&step->as.map, context, item); break;
-    case BW_SUMMING: kernels->sum(&step->as.sum, context); break;
-    }
-}
 
 static void read_logits(const bw_plan *plan, const bw_context *context, int32_t classes, int32_t *logits) {
     const bw_plane *plane = plan->logits;
@@ -68,9 +57,10 @@ static bw_context context_of(const bitwren_runner *runner, int32_t thread, size_
 
 /* ------------------------------------------------------------------ one picture */
 
-static void do_items(void *about, int32_t thread, int32_t number, int32_t from, int32_t to) {
+static void do_units(void *about, int32_t thread, int32_t stage, int32_t from, int32_t to) {
     const job *j = about;
     const bitwren_runner *runner = j->runner;
+    const int32_t number = runner->stages.stages[stage].step;
     const bw_step_plan *step = &runner->one.steps[number];
     bw_context context = context_of(runner, thread, 0);
     double *seconds = NULL, since = 0;
@@ -82,15 +72,17 @@ static void do_items(void *about, int32_t thread, int32_t number, int32_t from, 
         since = bw_seconds();
     }
     context.seconds = step->kind == BW_LOOKUP ? seconds : NULL; /* it tells its parts apart itself */
-    for (int32_t item = from; item < to; item++) run_item(runner->network->kernels, step, &context, item);
+    bw_do_units(&runner->stages, runner->runs, stage, thread, &context, from, to);
     if (seconds != NULL && context.seconds == NULL) seconds[BW_FINISHING] += bw_seconds() - since - runner->reading;
 }
 
 static void run_one(bitwren_runner *runner, job *j) {
     const bw_plan *plan = &runner->one;
-    if (runner->sharing > 1) bw_team_run(runner->team, runner->shares, plan->step_count, do_items, j);
+    const bw_sharing *stages = &runner->stages;
+    runner->runs++;
+    if (runner->sharing > 1) bw_team_run(runner->team, stages->units, stages->stage_count, do_units, j);
     else
-        for (int32_t s = 0; s < plan->step_count; s++) do_items(j, 0, s, 0, plan->steps[s].items);
+        for (int32_t s = 0; s < stages->stage_count; s++) do_units(j, 0, s, 0, stages->units[s]);
     const bw_context context = {.arena = runner->arena, .pictures = 1};
     read_logits(plan, &context, runner->network->graph.class_count, j->logits);
 }
@@ -110,7 +102,7 @@ static void do_lots(void *about, int32_t thread, int32_t only_step, int32_t from
         context.pixels = j->pixels + first * picture_bytes(runner->network);
         for (int32_t s = 0; s < plan->step_count; s++)
             for (int32_t item = 0; item < plan->steps[s].items; item++)
-                run_item(runner->network->kernels, &plan->steps[s], &context, item);
+                bw_do_item(runner->network->kernels, &plan->steps[s], &context, item);
         read_logits(plan, &context, classes, j->logits + first * (size_t)classes);
     }
 }
@@ -127,9 +119,9 @@ bitwren_status bitwren_run(bitwren_runner *runner, const uint8_t *pixels, size_t
         const size_t each = runner->many.step_count > 0 ? (size_t)runner->many.pictures : 0;
         if (each > 0 && count >= each * (size_t)runner->threads) {
             const size_t lots = count / each < INT32_MAX / 2 ? count / each : INT32_MAX / 2;
-            const bw_share share = {(int32_t)lots, 1};
+            const int32_t items = (int32_t)lots;
             done = lots * each;
-            bw_team_run(runner->team, &share, 1, do_lots, &j);
+            bw_team_run(runner->team, &items, 1, do_lots, &j);
         } else {
             run_one(runner, &j);
         }
@@ -168,17 +160,6 @@ static int plan_many(bitwren_runner *runner, const bitwren_memory *memory, int32
     return best == 0 || bw_make_plan(runner->network, memory, best, 1, &runner->many);
 }
 
-/* The items of each step, and how many to take at once: a convolution's are long, the others' a few channels. */
-static bw_share *make_shares(bw_heap *heap, const bw_plan *plan, int32_t threads) {
-    bw_share *shares = bw_take(heap, (size_t)plan->step_count, sizeof *shares);
-    for (int32_t s = 0; shares != NULL && s < plan->step_count; s++) {
-        const bw_step_plan *step = &plan->steps[s];
-        const int long_items = step->kind == BW_LOOKUP || step->kind == BW_DIRECT;
-        shares[s] = (bw_share){step->items, long_items ? 1 : step->items / (4 * threads) + 1};
-    }
-    return shares;
-}
-
 static size_t aligned(size_t bytes) { return (bytes + BW_ALIGNMENT - 1) / BW_ALIGNMENT * BW_ALIGNMENT; }
 
 bitwren_status bitwren_start(const bitwren_network *network, const bitwren_start_options *options,
@@ -187,8 +168,8 @@ bitwren_status bitwren_start(const bitwren_network *network, const bitwren_start
     if (options == NULL) options = &defaults;
     if (network == NULL || result == NULL) return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "a pointer is NULL");
     *result = NULL;
-    if (options->threads < 0 || options->threads > MOST_THREADS)
-        return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "threads: %d, expected 0 to %d", (int)options->threads, MOST_THREADS);
+    if (options->threads < 0 || options->threads > BW_MOST_THREADS)
+        return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "threads: %d, expected 0 to %d", (int)options->threads, BW_MOST_THREADS);
     if (options->batch < 0) return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "batch: %d, expected at least 0", (int)options->batch);
     const bitwren_memory *memory = &network->heap.from;
     bw_heap heap;
@@ -208,15 +189,14 @@ bitwren_status bitwren_start(const bitwren_network *network, const bitwren_start
         runner->scratch_each = aligned(scratch);
         runner->arena = many <= SIZE_MAX / threads ? bw_take(&heap, 1, one > many * threads ? one : many * threads) : NULL;
         runner->scratch = bw_take(&heap, threads, runner->scratch_each);
-        runner->shares = make_shares(&heap, &runner->one, runner->threads);
         const size_t parts = (size_t)runner->one.step_count * BW_PARTS;
         if (options->profile) {
             runner->seconds = bw_take(&heap, threads * parts, sizeof *runner->seconds);
             runner->reading = bw_seconds_of_reading();
         }
-        if (runner->arena && runner->scratch && runner->shares && (!options->profile || runner->seconds)) {
-            status = bw_team_start(&heap, runner->threads, runner->one.step_count, &runner->team);
-        }
+        if (runner->arena && runner->scratch && (!options->profile || runner->seconds) &&
+            bw_open_sharing(&heap, network->kernels, &runner->one, runner->sharing, &runner->stages))
+            status = bw_team_start(&heap, runner->threads, runner->stages.stage_count, &runner->team);
     }
     if (status == BITWREN_OK) {
         runner->heap = heap; /* the runner lies in it */

@@ -3,6 +3,7 @@
 
 #define SUMS_BYTES (192 * 1024) /* int16 sums that an item keeps at hand: they should stay in the second-level cache */
 
+#define FEW_ITEMS 4 /* for each thread: with more of them, to wait for the last one costs little */
 #define SHARED_LINE 60.0 /* cycles a vector of results, where two threads write to the same cache lines */
 
 static int32_t ceil_div(int32_t a, int32_t b) { return (a + b - 1) / b; }
@@ -73,6 +74,10 @@ bw_blocks bw_best_blocks(const bw_sliding *sliding, int32_t pictures) {
     return best;
 }
 
+int bw_is_shared(int32_t items, int32_t threads) {
+    return threads > 1 && items < FEW_ITEMS * threads;
+}
+
 /* The best cut for a tile, and its cycles from start to end. */
 static bw_cut cut_for_tile(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile tile, int32_t threads, double *cycles_of) {
     const int32_t rows = bw_tile_rows(tile), columns = bw_tile_columns(tile);
@@ -84,7 +89,9 @@ static bw_cut cut_for_tile(const bw_blocks *blocks, const bw_sliding *sliding, b
         for (int32_t parts = 1; parts <= 4 * threads && parts <= sliding->outputs; parts++) {
             const int32_t outputs = ceil_div(sliding->outputs, parts);
             const double bytes = 2.0 * BW_LANES * rows * columns * strip_tiles * outputs;
-            const double waves = ceil_div(best.tile_rows * strips * parts, threads);
+            const int32_t items = best.tile_rows * strips * parts;
+            const int32_t units = sliding->group > 0 && bw_is_shared(items, threads) ? sliding->sets : 1; /* of an item */
+            const double waves = (double)ceil_div(items * units, threads) / units;
             double cycles = waves * (item_cycles(sliding, tile, strip_tiles, outputs) + 200);
             if (threads > 1 && strips > 1) cycles += waves * SHARED_LINE * strip_tiles * rows * columns * outputs;
             if (bytes > SUMS_BYTES) cycles *= bytes > 8.0 * SUMS_BYTES ? 2 : 1.05;
@@ -129,14 +136,21 @@ int32_t bw_table_positions(const bw_lookup *step) {
     return step->groups_at_once * ((rows - 1) * step->stride + window) * ((columns - 1) * step->stride + window);
 }
 
-size_t bw_lookup_scratch(const bw_lookup *step) {
-    const size_t vector = 2 * BW_LANES, vectors = (size_t)(bw_tile_rows(step->tile) * bw_tile_columns(step->tile));
-    const size_t tiles = (size_t)step->cut.strip_tiles * vectors, sums = tiles * (size_t)step->cut.part_outputs;
-    return (size_t)step->table_positions * (bw_table_step(&step->form) + vector) + tiles * vector + 3 * sums * vector + (size_t)step->cut.strip_tiles;
+static size_t aligned(size_t bytes) { return (bytes + BW_ALIGNMENT - 1) / BW_ALIGNMENT * BW_ALIGNMENT; }
+
+size_t bw_tables_bytes(const bw_lookup *step) {
+    const size_t reach = 2 * BW_LANES;
+    return aligned((size_t)step->table_positions * (bw_table_step(&step->form) + reach));
 }
 
-size_t bw_sum_scratch(const bw_sum *step) {
+size_t bw_sums_bytes(const bw_lookup *step) {
+    const size_t vector = 2 * BW_LANES, tiles = (size_t)step->cut.strip_tiles;
+    const size_t vectors = tiles * (size_t)(bw_tile_rows(step->tile) * bw_tile_columns(step->tile));
+    return aligned(vectors * vector * (1 + 3 * (size_t)step->cut.part_outputs) + tiles);
+}
+
+size_t bw_totals_bytes(const bw_sum *step) {
     const size_t channels = (size_t)step->input->channels;
-    return ((size_t)step->input->grid.pictures * channels + (size_t)step->outputs * BW_LANES + (channels + 3) / 4 * 16) *
-           sizeof(int32_t);
+    return aligned(((size_t)step->input->grid.pictures * channels + (size_t)step->outputs * BW_LANES + (channels + 3) / 4 * 16) *
+                   sizeof(int32_t));
 }

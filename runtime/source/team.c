@@ -12,16 +12,13 @@
 
 #define MOST_LOOKS 4000 /* some 40 microseconds */
 #define FEWEST_LOOKS 8
-#define MOST_TAKES 0xFFFF /* of a step */
+#define MOST_GRAINS 0xFFFF /* of a step */
 #define SHORT_SLEEP 200e-6 /* seconds, of which waking up takes 50 */
 
 /* How far a step has come. The upper halves of `left` and `done` hold the number of the run that they belong to: a thread
- * that is late, and still thinks of an earlier run, takes nothing of this one by mistake.
- *
- * Items are taken `grain` at once, by half of the threads from the first on, by the others from the last on: so two threads
- * work on the same halves of the picture from step to step, and find in their cache what they wrote. */
+ * that is late, and still thinks of an earlier run, takes nothing of this one by mistake. */
 typedef struct {
-    _Alignas(64) _Atomic uint64_t left; /* takes from the upper 16 bits of the lower half up to the lower 16 */
+    _Alignas(64) _Atomic uint64_t left; /* grains from the upper 16 bits of the lower half up to the lower 16 */
     _Atomic uint64_t done;              /* items done */
     atomic_int items, grain;
 } progress;
@@ -51,7 +48,7 @@ static void relax(void) {
 #endif
 }
 
-static uint64_t takes(unsigned run, int32_t low, int32_t high) {
+static uint64_t range(unsigned run, int32_t low, int32_t high) {
     return (uint64_t)run << 32 | (uint64_t)low << 16 | (uint64_t)high;
 }
 
@@ -108,26 +105,40 @@ static void wait_for_end(bw_team *team, const progress *step, unsigned run) {
 
 /* ------------------------------------------------------------------ working */
 
+/* Of a step of this run, take the next items that nobody has. Large shares first, for each costs a moment, and single ones
+ * in the end, for then nobody waits long for the others. Returns 1: from <= k < to are this thread's; 0: there are none; -1:
+ * the run is over. */
+static int take_items(const bw_team *team, progress *step, int32_t thread, unsigned run, int32_t *from, int32_t *to) {
+    for (;;) {
+        uint64_t left = atomic_load(&step->left);
+        if (left >> 32 != run) return -1;
+        const int32_t low = (int32_t)(left >> 16 & MOST_GRAINS), high = (int32_t)(left & MOST_GRAINS);
+        if (low >= high) return 0;
+        const int32_t take = 1 + (high - low) / (2 * team->threads);
+        const int upwards = bw_takes_upwards(thread);
+        const uint64_t rest = upwards ? range(run, low + take, high) : range(run, low, high - take);
+        const int32_t items = atomic_load_explicit(&step->items, memory_order_relaxed);
+        const int32_t grain = atomic_load_explicit(&step->grain, memory_order_relaxed);
+        if (!atomic_compare_exchange_weak(&step->left, &left, rest)) continue;
+        *from = (upwards ? low : high - take) * grain;
+        *to = items - *from < take * grain ? items : *from + take * grain;
+        return 1;
+    }
+}
+
 /* Take part in a run, until its last step is over or another run has begun. */
 static void take_part(bw_team *team, int32_t thread, unsigned run) {
     const int32_t count = atomic_load(&team->step_count);
     for (int32_t s = 0; s < count; s++) {
         progress *step = &team->steps[s];
-        for (;;) {
-            uint64_t left = atomic_load(&step->left);
-            if (left >> 32 != run) return;
-            const int32_t low = (int32_t)(left >> 16 & MOST_TAKES), high = (int32_t)(left & MOST_TAKES);
-            if (low >= high) break;
-            const int upwards = thread % 2 == 0;
-            const uint64_t rest = upwards ? takes(run, low + 1, high) : takes(run, low, high - 1);
-            const int32_t items = atomic_load_explicit(&step->items, memory_order_relaxed);
-            const int32_t grain = atomic_load_explicit(&step->grain, memory_order_relaxed);
-            const int32_t from = (upwards ? low : high - 1) * grain, to = items - from < grain ? items : from + grain;
-            if (!atomic_compare_exchange_weak(&step->left, &left, rest)) continue;
+        int32_t from, to;
+        int taken;
+        while ((taken = take_items(team, step, thread, run, &from, &to)) > 0) {
             atomic_load(&team->work)(atomic_load(&team->about), thread, s, from, to);
             const uint64_t done = atomic_fetch_add(&step->done, (uint64_t)(to - from)) + (uint64_t)(to - from);
-            if ((int32_t)(uint32_t)done == items) wake_sleepers(team);
+            if ((int32_t)(uint32_t)done == atomic_load_explicit(&step->items, memory_order_relaxed)) wake_sleepers(team);
         }
+        if (taken < 0) return;
         wait_for_end(team, step, run);
     }
 }
@@ -144,9 +155,9 @@ static void *work_in_team(void *argument) {
     }
 }
 
-void bw_team_run(bw_team *team, const bw_share *shares, int32_t steps, bw_work *work, void *about) {
+void bw_team_run(bw_team *team, const int32_t *items, int32_t steps, bw_work *work, void *about) {
     if (team->threads == 1) {
-        for (int32_t s = 0; s < steps; s++) work(about, 0, s, 0, shares[s].items);
+        for (int32_t s = 0; s < steps; s++) work(about, 0, s, 0, items[s]);
         return;
     }
     const unsigned run = atomic_load(&team->run) + 1;
@@ -155,12 +166,12 @@ void bw_team_run(bw_team *team, const bw_share *shares, int32_t steps, bw_work *
     atomic_store(&team->about, about);
     for (int32_t s = 0; s < steps; s++) {
         progress *step = &team->steps[s];
-        const int32_t least = (shares[s].items - 1) / MOST_TAKES + 1, grain = shares[s].grain > least ? shares[s].grain : least;
-        atomic_store(&step->left, takes(run, 0, 0)); /* nothing to take while the rest changes */
-        atomic_store_explicit(&step->items, shares[s].items, memory_order_relaxed);
+        const int32_t grain = (items[s] - 1) / MOST_GRAINS + 1;
+        atomic_store(&step->left, range(run, 0, 0)); /* nothing to take while the rest changes */
+        atomic_store_explicit(&step->items, items[s], memory_order_relaxed);
         atomic_store_explicit(&step->grain, grain, memory_order_relaxed);
         atomic_store(&step->done, (uint64_t)run << 32);
-        atomic_store(&step->left, takes(run, 0, (shares[s].items - 1) / grain + 1));
+        atomic_store(&step->left, range(run, 0, (items[s] - 1) / grain + 1));
     }
     atomic_store(&team->run, run);
     wake_sleepers(team);

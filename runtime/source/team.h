@@ -13,18 +13,21 @@
 
 typedef struct bw_team bw_team;
 
+#define BW_MOST_THREADS 1024
+
 /* Does items from <= k < to of a step, on that thread of the team; the caller's is 0. */
 typedef void bw_work(void *about, int32_t thread, int32_t step, int32_t from, int32_t to);
-
-typedef struct {
-    int32_t items, grain; /* grain: items taken at once, 1 or more */
-} bw_share;
 
 /* threads: 1 or more, the caller's own included. Fails with BITWREN_NO_MEMORY or BITWREN_NO_THREADS. */
 bitwren_status bw_team_start(bw_heap *heap, int32_t threads, int32_t most_steps, bw_team **team);
 void bw_team_stop(bw_team *team);
-/* Returns when all items of all steps are done. What a step has written, the steps after it see, and the caller. */
-void bw_team_run(bw_team *team, const bw_share *shares, int32_t steps, bw_work *work, void *about);
+/* Returns when all items of all steps are done. What a step has written, the steps after it see, and the caller.
+ * items: (steps), each 1 or more. */
+void bw_team_run(bw_team *team, const int32_t *items, int32_t steps, bw_work *work, void *about);
+
+/* Items are taken from the first on by half of the threads, and by the others from the last on: so two threads work on the
+ * same halves of the picture from step to step, and find in their cache what they wrote. */
+static inline int bw_takes_upwards(int32_t thread) { return thread % 2 == 0; }
 
 /* Cores that this process may use. */
 int32_t bw_cores(void);

@@ -5,15 +5,18 @@
 #include <string.h>
 
 #include "guard.h"
-#include "plan.h"
+#include "random.h"
+#include "share.h"
+#include "team.h"
 
 #define MOST_PLANES 4096
+#define MOST_HANDS 3 /* threads that a plan is made for */
 
 /* How a plan is run. */
 typedef struct {
     bw_side side;
     unsigned char rubbish;
-    int backwards;
+    int threads; /* at most MOST_HANDS, played by one, who takes units for each at random */
     bw_tile tile;        /* where it fits */
     int32_t strip_tiles; /* of a lookup's cut, 0: all; part_outputs likewise */
     int32_t part_outputs;
@@ -21,9 +24,10 @@ typedef struct {
 } manner;
 
 static const manner manners[] = {
-    {BW_AT_END, 0xFF, 0, BW_TILE_1X1, 1, 0, 1}, {BW_AT_START, 0x80, 1, BW_TILE_1X1, 0, 1, 1},
-    {BW_AT_END, 0x7F, 1, BW_TILE_2X2, 0, 0, 1}, {BW_AT_START, 0x5A, 0, BW_TILE_2X2, 2, 3, 2},
-    {BW_AT_END, 0xFF, 0, BW_TILE_4X1, 0, 2, 2}, {BW_AT_START, 0x7F, 1, BW_TILE_4X1, 3, 0, 1},
+    {BW_AT_END, 0xFF, 1, BW_TILE_1X1, 1, 0, 1}, {BW_AT_START, 0x80, 2, BW_TILE_1X1, 0, 1, 1},
+    {BW_AT_END, 0x7F, 3, BW_TILE_2X2, 0, 0, 1}, {BW_AT_START, 0x5A, 1, BW_TILE_2X2, 2, 3, 2},
+    {BW_AT_END, 0xFF, 2, BW_TILE_4X1, 0, 2, 2}, {BW_AT_START, 0x7F, 3, BW_TILE_4X1, 3, 0, 1},
+    {BW_AT_END, 0x80, 2, BW_TILE_2X2, 0, 0, 2},
 };
 
 /* ------------------------------------------------------------------ planes */
@@ -132,6 +136,7 @@ static void change_lookup(bw_step_plan *step, const manner *how, const bw_kernel
     cut->part_outputs = how->part_outputs > 0 && how->part_outputs < outputs ? how->part_outputs : outputs;
     cut->parts = (outputs + cut->part_outputs - 1) / cut->part_outputs;
     step->items = cut->tile_rows * cut->strips * cut->parts;
+    step->slots = how->threads == 1 ? 0 : how->threads == 2 ? 1 : step->items; /* shared, be they many or few */
 }
 
 static void note_variant(const bw_lookup *lookup, bw_variants *variants) {
@@ -139,32 +144,43 @@ static void note_variant(const bw_lookup *lookup, bw_variants *variants) {
                   [lookup->groups_at_once - 1] = 1;
 }
 
-static size_t scratch_of(const bw_step_plan *step) {
-    if (step->kind == BW_LOOKUP) return bw_lookup_scratch(&step->as.lookup);
-    return step->kind == BW_SUMMING ? bw_sum_scratch(&step->as.sum) : 0;
-}
-
-static void run_item(const bw_kernels *kernels, const bw_step_plan *step, const bw_context *context, int32_t item) {
-    switch (step->kind) {
-    case BW_GATHER: kernels->gather(&step->as.gather, context, item); break;
-    case BW_LOOKUP: kernels->lookup(&step->as.lookup, context, item); break;
-    case BW_DIRECT: kernels->direct(&step->as.direct, context, item); break;
-    case BW_POOLING: kernels->pool(&step->as.pool, context, item); break;
-    case BW_MAP: kernels->map(&step->as.map, context, item); break;
-    case BW_SUMMING: kernels->sum(&step->as.sum, context); break;
+/* Units of a stage, for one thread or another, some at a time, from the end that it takes them from. What a thread knows of
+ * a lookup is in its sums; all else of its scratch is rubbish each time. */
+static void run_stage(const bw_sharing *sharing, int32_t stage, const bw_context *from, const bw_guarded *scratch,
+                      const manner *how, uint64_t *random) {
+    const bw_step_plan *step = &sharing->plan->steps[sharing->stages[stage].step];
+    const size_t passing = step->kind == BW_LOOKUP ? bw_tables_bytes(&step->as.lookup) : scratch->bytes;
+    bw_context context = *from;
+    for (int32_t low = 0, high = sharing->units[stage]; low < high;) {
+        const int32_t thread = (int32_t)(bw_random(random) % (uint64_t)how->threads);
+        const int32_t most = bw_random(random) % 2 ? high - low : (high - low + 3) / 4;
+        const int32_t take = 1 + (int32_t)(bw_random(random) % (uint64_t)most);
+        const int32_t start = bw_takes_upwards(thread) ? low : high - take;
+        context.scratch = scratch[thread].block;
+        memset(context.scratch, how->rubbish, passing);
+        bw_do_units(sharing, 1, stage, thread, &context, start, start + take);
+        if (bw_takes_upwards(thread)) low += take;
+        else high -= take;
     }
 }
 
-/* The scratch is a multiple of a cache line, as a thread's is. */
-static int run_step(const bw_kernels *kernels, const bw_step_plan *step, bw_context *context, const manner *how) {
-    const size_t bytes = (scratch_of(step) + BW_ALIGNMENT - 1) / BW_ALIGNMENT * BW_ALIGNMENT;
-    const bw_guarded scratch = bw_guard(bytes, how->side, how->rubbish);
-    context->scratch = scratch.block;
-    for (int32_t k = 0; k < step->items; k++) {
-        memset(scratch.block, how->rubbish, bytes);
-        run_item(kernels, step, context, how->backwards ? step->items - 1 - k : k);
+/* Returns 0 where a step wrote beside its scratch. */
+static int run_stages(const bw_sharing *sharing, const bw_context *context, const manner *how, uint64_t seed,
+                      const char *name) {
+    bw_guarded scratch[MOST_HANDS];
+    int good = 1;
+    for (int32_t s = 0; s < sharing->stage_count; s++) {
+        const bw_step_plan *step = &sharing->plan->steps[sharing->stages[s].step];
+        for (int32_t k = 0; k < how->threads && sharing->stages[s].kind != BW_OUTPUTS; k++)
+            scratch[k] = bw_guard(bw_scratch_bytes(step), how->side, how->rubbish);
+        run_stage(sharing, s, context, scratch, how, &seed);
+        for (int32_t k = 0; k < how->threads && sharing->stages[s].kind != BW_SETS; k++)
+            if (!bw_unguard(scratch[k])) {
+                printf("FAILED %s, planes apart: step %s (%s) wrote beside its scratch\n", name, step->layers, step->choice);
+                good = 0;
+            }
     }
-    return bw_unguard(scratch);
+    return good;
 }
 
 static int same_logits(const bw_plan *plan, const bw_context *context, const bw_case *from, uint32_t first) {
@@ -194,13 +210,12 @@ static int run_plan(const bitwren_network *network, const bw_plan *plan, const m
     if (!bw_make_draft(network, NULL, plan->pictures, &draft)) return 0;
     bw_context context = {.arena = put_apart(plan, &draft, &list, how), .pixels = pixels.block,
                           .pictures = rest < plan->pictures ? rest : plan->pictures};
-    int good = 1;
-    for (int32_t k = 0; k < plan->step_count; k++)
-        if (!run_step(network->kernels, &plan->steps[k], &context, how)) {
-            printf("FAILED %s, planes apart: step %s (%s) wrote beside its scratch\n", from->name, plan->steps[k].layers,
-                   plan->steps[k].choice);
-            good = 0;
-        }
+    bw_heap heap;
+    bw_sharing sharing;
+    bw_heap_open(&heap, NULL);
+    int good = bw_open_sharing(&heap, network->kernels, plan, how->threads, &sharing) &&
+               run_stages(&sharing, &context, how, first, from->name);
+    bw_heap_close(&heap);
     for (int32_t k = 0; from->values > 0 && k < draft.plane_count; k++)
         good &= check_plane(&network->graph, from, &draft.planes[k], &list.planes[k], &context, first);
     good &= same_logits(plan, &context, from, first);
@@ -211,9 +226,9 @@ static int run_plan(const bitwren_network *network, const bw_plan *plan, const m
     bw_unguard(pixels);
     bw_heap_close(&draft.heap);
     if (!good)
-        printf("  kernels %s, %d together, tile %d, strips of %d, parts of %d, %d at once, %s\n", network->kernels->name,
+        printf("  kernels %s, %d together, tile %d, strips of %d, parts of %d, %d at once, %d threads\n", network->kernels->name,
                (int)plan->pictures, (int)how->tile, (int)how->strip_tiles, (int)how->part_outputs, (int)how->groups,
-               how->backwards ? "backwards" : "forwards");
+               how->threads);
     return good;
 }
 
@@ -224,7 +239,7 @@ int bw_run_apart(const bitwren_network *network, const bw_case *from, bw_variant
             if (from->pictures == 0 || (pictures > 1 && pictures / 2 >= (int32_t)from->pictures)) continue;
             const manner *how = &manners[m];
             bw_plan plan;
-            if (!bw_make_plan(network, NULL, pictures, 1 + (int32_t)(m % 3), &plan)) {
+            if (!bw_make_plan(network, NULL, pictures, how->threads, &plan)) {
                 printf("FAILED %s: no plan for %d pictures together\n", from->name, (int)pictures);
                 return 0;
             }

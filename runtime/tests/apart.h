@@ -10,8 +10,8 @@ typedef struct {
     int seen[2][2][3][3][2];
 } bw_variants;
 
-/* Run the pictures of a case in every number of pictures together, in every tile that fits, under several cuts, forwards
- * and backwards, with planes and scratch full of rubbish. Returns whether the logits were always those expected and
+/* Run the pictures of a case in every number of pictures together, in every tile that fits, under several cuts, shared by
+ * one to three threads in any way, with planes and scratch full of rubbish. Returns whether the logits were always those expected and
  * nothing beside the planes was touched; says where not. */
 int bw_run_apart(const bitwren_network *network, const bw_case *from, bw_variants *variants);
 

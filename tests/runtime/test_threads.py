@@ -4,12 +4,25 @@ import multiprocessing
 import os
 
 import pytest
+from runtime.graphs import shared
 from runtime.program import built
+
+from bitwren.deploy.runtime import Runtime
+from bitwren.network.pack import encode
 
 
 @pytest.mark.parametrize(("group", "sample"), [("convolutions", 9), ("many readers", 1), ("shared", 1)])
 def test_no_data_race(builds, case_file, group, sample):
     built("threads", builds).agrees("--threads", "2,3", "--sample", sample, case_file(group))
+
+
+def test_the_group_shared_is_shared():
+    lookups = {}
+    for name, made, pictures in shared():
+        with Runtime(encode(made)) as runtime:
+            steps = runtime.steps(pictures[:1], threads=2)
+        lookups[name] = [step.choice.endswith("shared") for step in steps if step.kernel == "lookup"]
+    assert all(map(all, lookups.values())) and sum(map(len, lookups.values())) > len(lookups)
 
 
 def spin(stop):
