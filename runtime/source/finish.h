@@ -267,12 +267,25 @@ INLINE void add_plane(const bw_plane *plane, const char *inner, int32_t y, int32
     }
 }
 
-/* Fetch what comes next of a plane, its next channel. */
-INLINE void prefetch_next(const bw_plane *plane, const char *inner, int32_t channel, int32_t y, int32_t x, int32_t count) {
-    const ptrdiff_t vector = (ptrdiff_t)(BW_LANES * plane->bytes);
+/* Fetch what comes next of a plane, its next channel: the vectors that are read there, or all those that are stored, the
+ * halo's too. Those may lie in another processor's cache, and are fetched so that it gives them up at once. */
+INLINE void prefetch_next(const bw_instruction *in, const char *inner, int32_t channel, int32_t y, int32_t x, int32_t count,
+                          const int32_t rows) {
+    const bw_plane *plane = in->plane;
+    const ptrdiff_t vector = (ptrdiff_t)(BW_LANES * plane->bytes), row = (ptrdiff_t)plane->row_stride * vector;
     if (channel + 1 >= plane->channels) return;
-    inner += ((ptrdiff_t)plane->channel_stride + bw_step(plane, y, x)) * vector;
-    for (ptrdiff_t at = 0; at < count * vector; at += BW_ALIGNMENT) prefetch(inner + at);
+    inner += (ptrdiff_t)plane->channel_stride * vector;
+    const char *first = inner + bw_step(plane, y, x) * vector;
+    if (in->action != BW_STORE) {
+        for (ptrdiff_t at = 0; at < count * vector; at += BW_ALIGNMENT) prefetch(first + at);
+        return;
+    }
+    const int32_t whole = count / plane->block_width, below = y + (whole > rows ? whole : rows);
+    for (const char *at = first; at < inner + below * row; at += BW_ALIGNMENT) prefetch_to_store(at);
+    for (ptrdiff_t at = 0; y == 0 && at < plane->bottom * row; at += BW_ALIGNMENT)
+        prefetch_to_store(inner + plane->block_height * row + at);
+    for (ptrdiff_t at = 0; below == plane->block_height && at < plane->top * row; at += BW_ALIGNMENT)
+        prefetch_to_store(inner - plane->top * row + at);
 }
 
 /* The first tile of the run begins at inner vector (y, x) of `channel`. */
@@ -284,7 +297,7 @@ INLINE void run_program(const bw_program *program, char *arena, int32_t channel,
         char *inner = NULL; /* of the plane's channel */
         if (in->plane != NULL) {
             inner = arena + in->plane->offset + bw_inner(in->plane, channel) * BW_LANES * in->plane->bytes;
-            if (in->prefetch) prefetch_next(in->plane, inner, channel, y, x, value->count);
+            if (in->prefetch) prefetch_next(in, inner, channel, y, x, value->count, vectors / columns);
         }
         switch (in->action) {
         case BW_KEEP: keep_values(&kept[in->slot], value, vectors); break;

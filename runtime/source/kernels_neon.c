@@ -18,6 +18,7 @@
 #endif
 
 INLINE void prefetch(const void *from) { __builtin_prefetch(from); }
+INLINE void prefetch_to_store(const void *to) { __builtin_prefetch(to, 1); }
 
 typedef struct {
     int16x8_t low, high; /* lanes 0..7 and 8..15 */

@@ -19,6 +19,7 @@
 #define UNROLL
 
 INLINE void prefetch(const void *from) { (void)from; }
+INLINE void prefetch_to_store(const void *to) { (void)to; }
 
 typedef struct {
     int16_t lane[BW_LANES];
