@@ -102,18 +102,17 @@ static void direct(const bw_direct *step, const bw_context *context, int32_t num
 
 /* ------------------------------------------------------------------ pooling */
 
-/* floor((2 sum + count) / (2 count)), lane by lane: the mean, halves rounded up. count is 1..9 and |sum| <= 9 * 2^15, so
- * the float quotient is off by less than 1 and one correction makes it exact. */
-INLINE W rounded_mean(W sum, const int32_t *count) {
+/* floor((2 sum + count) / (2 count)), lane by lane: the mean, halves rounded up. reciprocal: 1 / count, of a count of 1..9,
+ * and |sum| <= count * 2^15.
+ *
+ * It is the floor of m = (sum + 1/4) / count + 1/2 too, which no integer is nearer to than 1 / (4 count) >= 1/36. As float,
+ * |m| <= 2^15 + 1 comes out wrong by at most 2^-23 of itself, 2^16 more makes it positive, so that to cut off is to floor,
+ * and costs a rounding of at most 2^-8: together less than 1/100. */
+INLINE W rounded_mean(W sum, const float *reciprocal) {
     int32_t value[BW_LANES];
     w_store(value, sum);
-    for (int32_t lane = 0; lane < BW_LANES; lane++) {
-        const int32_t above = 2 * value[lane] + count[lane], below = 2 * count[lane];
-        int32_t quotient = (int32_t)((float)above / (float)below);
-        const int32_t rest = above - quotient * below;
-        quotient += (rest >= below) - (rest < 0);
-        value[lane] = quotient;
-    }
+    for (int32_t lane = 0; lane < BW_LANES; lane++)
+        value[lane] = (int32_t)(((float)value[lane] + 0.25f) * reciprocal[lane] + 0.5f + 65536.0f) - 65536;
     return w_load(value);
 }
 
@@ -142,32 +141,51 @@ INLINE V pool_max(const bw_pool *step, const int16_t *from, size_t row_stride, i
     return largest;
 }
 
-static void pool(const bw_pool *step, const bw_context *context, int32_t channel) {
+/* The window whose first vector is at `from`, for result vector (y, x). */
+INLINE V pool_window(const bw_pool *step, const int16_t *from, size_t row_stride, int32_t y, int32_t x, const bw_pool_kind kind) {
+    switch (kind) {
+    case BW_BINOMIAL: return v_narrow(w_shift(pool_sum(w_set(8), from, row_stride, binomial), 4));
+    case BW_MAX: return pool_max(step, from, row_stride, y, x);
+    case BW_MEAN:
+    case BW_MEAN_REAL: break;
+    }
+    const float *reciprocal = step->reciprocal + (y * step->output_width + x) * BW_LANES;
+    return v_narrow(rounded_mean(pool_sum(w_set(0), from, row_stride, uniform), reciprocal));
+}
+
+INLINE void pool_channel(const bw_pool *step, const bw_context *context, int32_t channel, const bw_pool_kind kind) {
     const bw_plane *in = step->input;
     const size_t row_stride = in->row_stride * BW_LANES;
+    const int16_t *inner = int16_plane(in, context->arena) + bw_inner(in, channel) * BW_LANES;
     block_run run;
     open_run(&run, &step->program, context, channel, step->output_width);
-    for (int32_t y = 0; y < step->output_height; y++)
-        for (int32_t x = 0; x < step->output_width; x++) {
-            if (channel >= step->channels) { /* channels past the input's are 0 */
-                add_narrow_to_run(&run, v_set(0));
-                continue;
-            }
-            const ptrdiff_t at = bw_step(in, 2 * y - step->top, 2 * x - step->left);
-            const int16_t *from = int16_plane(in, context->arena) + ((ptrdiff_t)bw_inner(in, channel) + at) * BW_LANES;
-            const int32_t *count = step->count + (size_t)(y * step->output_width + x) * BW_LANES;
-            V pooled = v_set(0);
-            switch ((bw_pool_kind)step->kind) {
-            case BW_BINOMIAL: pooled = v_narrow(w_shift(pool_sum(w_set(8), from, row_stride, binomial), 4)); break;
-            case BW_MAX: pooled = pool_max(step, from, row_stride, y, x); break;
-            case BW_MEAN:
-            case BW_MEAN_REAL:
-                pooled = v_narrow(rounded_mean(pool_sum(w_set(0), from, row_stride, uniform), count));
-                break;
-            }
-            add_narrow_to_run(&run, pooled);
-        }
+    for (int32_t y = 0; y < step->output_height; y++) {
+        const int16_t *from = inner + bw_step(in, 2 * y - step->top, -step->left) * BW_LANES;
+        for (int32_t x = 0; x < step->output_width; x++, from += 2 * BW_LANES)
+            add_narrow_to_run(&run, pool_window(step, from, row_stride, y, x, kind));
+    }
     finish_run(&run);
+}
+
+/* Channels past the input's are 0. */
+static void pool_nothing(const bw_pool *step, const bw_context *context, int32_t channel) {
+    block_run run;
+    open_run(&run, &step->program, context, channel, step->output_width);
+    for (int32_t k = 0; k < step->output_height * step->output_width; k++) add_narrow_to_run(&run, v_set(0));
+    finish_run(&run);
+}
+
+static void pool(const bw_pool *step, const bw_context *context, int32_t channel) {
+    if (channel >= step->channels) {
+        pool_nothing(step, context, channel);
+        return;
+    }
+    switch ((bw_pool_kind)step->kind) {
+    case BW_BINOMIAL: pool_channel(step, context, channel, BW_BINOMIAL); break;
+    case BW_MAX: pool_channel(step, context, channel, BW_MAX); break;
+    case BW_MEAN:
+    case BW_MEAN_REAL: pool_channel(step, context, channel, BW_MEAN); break;
+    }
 }
 
 /* ------------------------------------------------------------------ one value to one value */

@@ -267,8 +267,8 @@ INLINE void add_plane(const bw_plane *plane, const char *inner, int32_t y, int32
     }
 }
 
-/* Fetch what comes next of a plane, its next channel: the vectors that are read there, or all those that are stored, the
- * halo's too. Those may lie in another processor's cache, and are fetched so that it gives them up at once. */
+/* Fetch what comes next of a plane, its next channel: the run's vectors, or, where other threads have the plane in their
+ * caches, what will be stored, the halo too, so that these give it up before the stores wait for it. */
 INLINE void prefetch_next(const bw_instruction *in, const char *inner, int32_t channel, int32_t y, int32_t x, int32_t count,
                           const int32_t rows) {
     const bw_plane *plane = in->plane;
@@ -276,7 +276,7 @@ INLINE void prefetch_next(const bw_instruction *in, const char *inner, int32_t c
     if (channel + 1 >= plane->channels) return;
     inner += (ptrdiff_t)plane->channel_stride * vector;
     const char *first = inner + bw_step(plane, y, x) * vector;
-    if (in->action != BW_STORE) {
+    if (in->prefetch == BW_TO_READ) {
         for (ptrdiff_t at = 0; at < count * vector; at += BW_ALIGNMENT) prefetch(first + at);
         return;
     }
@@ -297,7 +297,7 @@ INLINE void run_program(const bw_program *program, char *arena, int32_t channel,
         char *inner = NULL; /* of the plane's channel */
         if (in->plane != NULL) {
             inner = arena + in->plane->offset + bw_inner(in->plane, channel) * BW_LANES * in->plane->bytes;
-            if (in->prefetch) prefetch_next(in, inner, channel, y, x, value->count, vectors / columns);
+            if (in->prefetch != BW_NOT_AHEAD) prefetch_next(in, inner, channel, y, x, value->count, vectors / columns);
         }
         switch (in->action) {
         case BW_KEEP: keep_values(&kept[in->slot], value, vectors); break;

@@ -26,13 +26,16 @@ typedef enum {
 /* How a requantise is computed where x is narrow (finish.h). */
 typedef enum { BW_NEVER, BW_AS_PRODUCT, BW_AS_SUM } bw_narrow;
 
+/* How a plane is fetched ahead. */
+typedef enum { BW_NOT_AHEAD, BW_TO_READ, BW_TO_STORE } bw_ahead;
+
 #define BW_MAX_KEPT 4
 
 typedef struct {
     bw_action action;
     int32_t shift, low, high;
     int32_t split;                      /* BW_SPLIT: bits of the lower half */
-    int32_t prefetch;                   /* whether the plane is more than the nearer caches hold */
+    bw_ahead prefetch;                  /* where the plane is more than the nearer caches hold */
     int32_t slot;                       /* BW_KEEP, BW_AGAIN: below BW_MAX_KEPT */
     bw_narrow narrow;                   /* requantise: what does for every x that is int16 */
     int32_t to_codes;                   /* requantise: to 0..255, what follows stores them as bytes, no lane of them is */
@@ -128,7 +131,7 @@ typedef struct {
     int32_t top, left, channels, output_height, output_width;
     const int16_t *row_inside, *column_inside; /* (3, output_height, BW_LANES), (3, output_width, BW_LANES): -1 where the */
                                                /* window's row or column lies in the picture, else 0 */
-    const int32_t *count; /* means: (output_height, output_width, BW_LANES) what to divide by, 1 or more */
+    const float *reciprocal; /* means: (output_height, output_width, BW_LANES) 1 / how many values, of 1 to 9 */
     bw_program program;
 } bw_pool;
 

@@ -241,7 +241,9 @@ static int make_program(const maker *m, int32_t number, bw_program *program) {
         if (!add_stores(m, number, node, to, &count)) return 0;
     }
     for (int32_t k = 0; k + 1 < count; k++) to[k].to_codes = only_codes(to + k, to + count);
-    for (int32_t k = 0; k < count; k++) to[k].prefetch = to[k].plane != NULL && bw_plane_bytes(to[k].plane) > FAR_BYTES;
+    for (int32_t k = 0; k < count; k++)
+        if (to[k].plane != NULL && bw_plane_bytes(to[k].plane) > FAR_BYTES)
+            to[k].prefetch = m->threads > 1 && to[k].action == BW_STORE ? BW_TO_STORE : BW_TO_READ;
     *program = (bw_program){to, count};
     return 1;
 }
@@ -304,9 +306,9 @@ static int make_inside(maker *m, const bw_node *node, const bw_draft_step *from,
         }
     pool->row_inside = rows;
     pool->column_inside = columns;
-    int32_t *count = bw_take(&m->plan->heap, (size_t)b->block_height * (size_t)b->block_width * BW_LANES, sizeof *count);
-    if (count == NULL) return 0;
-    pool->count = count;
+    float *reciprocal = bw_take(&m->plan->heap, (size_t)b->block_height * (size_t)b->block_width * BW_LANES, sizeof *reciprocal);
+    if (reciprocal == NULL) return 0;
+    pool->reciprocal = reciprocal;
     for (int32_t y = 0; y < b->block_height; y++)
         for (int32_t x = 0; x < b->block_width; x++)
             for (int32_t lane = 0; lane < BW_LANES; lane++) {
@@ -316,7 +318,7 @@ static int make_inside(maker *m, const bw_node *node, const bw_draft_step *from,
                         inside += rows[(v * b->block_height + y) * BW_LANES + lane] != 0 &&
                                   columns[(u * b->block_width + x) * BW_LANES + lane] != 0;
                 /* A lane outside the picture is never looked at. */
-                *count++ = node->pool == BW_MEAN ? 9 : inside > 0 ? inside : 1;
+                *reciprocal++ = 1.0f / (float)(node->pool == BW_MEAN ? 9 : inside > 0 ? inside : 1);
             }
     return 1;
 }
