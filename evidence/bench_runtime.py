@@ -11,7 +11,6 @@ machine.
 """
 
 import argparse
-import contextlib
 import functools
 import json
 import math
@@ -25,13 +24,13 @@ import numpy as np
 
 from bitwren.atomic import write_json
 from bitwren.cli import main as bitwren
-from bitwren.deploy.runtime import FOLDER
+from bitwren.deploy.runtime import FOLDER, Runtime
 from bitwren.report.benchmark import Plan, benchmark, spread
 from bitwren.report.benchmark_plot import plot_latency
 from bitwren.report.benchmark_table import format_benchmark, format_steps
-from bitwren.report.engines import PEERS, Engine, Worker
+from bitwren.report.engines import PEERS
 from bitwren.report.peers.processor import HELD_TO, processor
-from bitwren.report.worker import OURS
+from bitwren.report.worker import OURS, time_runs
 
 CLASSES = tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
 BARS = {  # times faster than the best float peer, than the best int8 peer; at every number of threads
@@ -152,17 +151,21 @@ def bars(name: str, figures: dict) -> list[dict]:
 
 
 def scaling(model: Path, pixels: np.ndarray, rounds: int, seconds: float) -> list[dict]:
-    """Return the runtime's seconds for a picture on one thread, on two, and sixteen at a time, in turns."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        np.save(Path(folder) / "pixels.npy", pixels)
-        job = {"folder": folder, "model": str(model), "pixels": str(Path(folder) / "pixels.npy")}
-        cases = [{"threads": threads, "batch": batch} for threads, batch in ((1, 1), (2, 1), (1, 16))]
-        workers = [stack.enter_context(Worker(Engine(OURS, "1-bit"), job | case)) for case in cases]
-        times = [[] for _ in cases]
+    """Return the runtime's seconds for a picture: one at a time on one thread and on two, and all at a time, in turns.
+
+    Each time is one of all the pictures, so that all ways have the same to do.
+    """
+    singles = np.split(pixels, len(pixels))
+    with Runtime(model) as runtime:
+        ways = {
+            (threads, batch): functools.partial(lambda parts, n: [runtime.run(p, n) for p in parts], parts, threads)
+            for threads, batch, parts in ((1, 1, singles), (2, 1, singles), (1, len(pixels), [pixels]))
+        }
+        times = {way: [] for way in ways}
         for _ in range(rounds):
-            for worker, case, taken in zip(workers, cases, times, strict=True):
-                taken += [t / case["batch"] for t in worker.time(seconds, 1000)]
-    return [case | spread(taken) for case, taken in zip(cases, times, strict=True)]
+            for way, run in ways.items():
+                times[way] += [t / len(pixels) for t in time_runs(run, seconds, 1000)]
+    return [{"threads": threads, "batch": batch} | spread(times[threads, batch]) for threads, batch in ways]
 
 
 def own_bars(name: str, figures: dict) -> list[dict]:

@@ -33,7 +33,7 @@ class RuntimeMissing(UsageError):
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a plan. seconds: of all threads together, and parts of them, 0 where nothing was measured.
+    """One step of a plan. seconds: for a picture, of all threads together; parts: of them; 0 where nothing was measured.
 
     macs: additions and subtractions (or products) of weights for one picture. parts: tables, lookups, spills, finishing
     (requantise, add, halo).
@@ -215,17 +215,27 @@ class Runtime:
         return logits
 
     def steps(self, pixels: np.ndarray | None = None, threads: int = 1) -> tuple[Step, ...]:
-        """Return the steps by which one picture runs, in order; with pictures, run them one by one and measure."""
+        """Return the steps by which one picture runs, in order; with pictures, run them one by one and measure.
+
+        Each part's time is its median over the pictures; the first is run once more before, which is not counted.
+        """
         runner, library = self._start(threads, 1, profile=pixels is not None), _library()
+
+        def read():
+            return [library.bitwren_step_of(runner.pointer, k) for k in range(self._runner_facts(runner).steps)]
+
+        steps, parts = read(), np.zeros((self._runner_facts(runner).steps, 4))
         if pixels is not None:
             check_pixels(self, pixels)
-            pixels = np.ascontiguousarray(pixels)
-            logits = np.empty((len(pixels), len(self.classes)), np.int32)
-            _call("run", runner.pointer, pixels.ctypes.data, len(pixels), logits.ctypes.data)
-        steps = [library.bitwren_step_of(runner.pointer, k) for k in range(self._runner_facts(runner).steps)]
+            pixels, logits, so_far = np.ascontiguousarray(pixels), np.empty((1, len(self.classes)), np.int32), []
+            for one in [*pixels[:1], *pixels]:
+                _call("run", runner.pointer, one.ctypes.data, 1, logits.ctypes.data)
+                so_far.append([tuple(step.parts) for step in read()])
+            parts = np.median(np.diff(so_far, axis=0), axis=0)
         texts = [[text.decode() for text in (step.layers, step.kernel, step.choice)] for step in steps]
         return tuple(
-            Step(*text, step.macs, step.seconds, tuple(step.parts)) for text, step in zip(texts, steps, strict=True)
+            Step(*text, step.macs, sum(times), tuple(times))
+            for text, step, times in zip(texts, steps, parts.tolist(), strict=True)
         )
 
     def working_bytes(self, threads: int = 1, batch: int = 1) -> int:

@@ -216,15 +216,13 @@ class _Bench:
 def profile(runtime: Runtime, pixels: np.ndarray) -> list[dict]:
     """Return the steps of the runtime's plan, one thread, with their times for a picture in seconds.
 
-    Medians of several runs over the pictures, part by part; a step's time is the sum of its parts.
+    Medians over single pictures, each run several times, part by part; a step's time is the sum of its parts.
     """
-    runs = [runtime.steps(pixels, threads=1) for _ in range(PROFILES)]
     rows = []
-    for same in zip(*runs, strict=True):
-        step, parts = same[0], np.median([step.parts for step in same], axis=0) / len(pixels)
+    for step in runtime.steps(np.concatenate([pixels] * PROFILES), threads=1):
         row = {"layers": step.layers, "kernel": step.kernel, "choice": step.choice, "macs": step.macs}
-        times = dict(zip(("tables_s", "lookups_s", "spills_s", "finishing_s"), parts.tolist(), strict=True))
-        rows.append(row | {"seconds": float(parts.sum()), **times})
+        times = dict(zip(("tables_s", "lookups_s", "spills_s", "finishing_s"), step.parts, strict=True))
+        rows.append(row | {"seconds": step.seconds, **times})
     return rows
 
 
