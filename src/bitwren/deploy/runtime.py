@@ -33,10 +33,10 @@ class RuntimeMissing(UsageError):
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a plan. seconds: for a picture, of all threads together; parts: of them; 0 where nothing was measured.
+    """One step of a plan. seconds: for a picture, of all threads together; 0 where nothing was measured.
 
-    macs: additions and subtractions (or products) of weights for one picture. parts: tables, lookups, spills, finishing
-    (requantise, add, halo).
+    macs: additions and subtractions (or products) of weights for one picture. parts of the seconds:
+    tables, lookups, spills, finishing (requantise, add, halo).
     """
 
     layers: str
