@@ -13,6 +13,7 @@ typedef struct {
 } maker;
 
 #define FAR_BYTES ((size_t)1 << 17) /* what is larger has left the second-level cache before it is used again */
+#define SHORTLY 2                   /* steps */
 #define MANY_OUTPUTS 64             /* measured: for fewer, two groups at once are not quicker than one */
 
 static const bw_tensor *tensor_of(const bitwren_network *network, int32_t tensor) {
@@ -217,6 +218,24 @@ static int only_codes(const bw_instruction *in, const bw_instruction *end) {
            store->plane->bytes == 1 && store->plane->row_mask == NULL && (next == end || next->action == BW_AGAIN);
 }
 
+/* Whether some of the memory of a plane was in use shortly before the step that makes it, and is in a near cache. */
+static int is_at_hand(const maker *m, const bw_plane *plane) {
+    const bw_draft_plane *mine = &m->draft->planes[plane - m->planes];
+    for (int32_t k = 0; k < m->draft->plane_count; k++) {
+        const bw_draft_plane *other = &m->draft->planes[k];
+        if (other->last_use > mine->producer || other->last_use < mine->producer - SHORTLY) continue;
+        if (other->offset < mine->offset + bw_plane_bytes(plane) && mine->offset < other->offset + bw_plane_bytes(&m->planes[k]))
+            return 1;
+    }
+    return 0;
+}
+
+static bw_ahead ahead(const maker *m, const bw_instruction *in) {
+    if (in->action != BW_STORE || bw_plane_bytes(in->plane) <= FAR_BYTES) return BW_NOT_AHEAD;
+    if (m->threads > 1) return BW_TO_STORE; /* it may be in another thread's cache */
+    return is_at_hand(m, in->plane) ? BW_NOT_AHEAD : BW_TO_READ;
+}
+
 static int make_program(const maker *m, int32_t number, bw_program *program) {
     const bw_draft_step *step = &m->draft->steps[number];
     int32_t stores = 0;
@@ -241,9 +260,7 @@ static int make_program(const maker *m, int32_t number, bw_program *program) {
         if (!add_stores(m, number, node, to, &count)) return 0;
     }
     for (int32_t k = 0; k + 1 < count; k++) to[k].to_codes = only_codes(to + k, to + count);
-    for (int32_t k = 0; k < count; k++)
-        if (to[k].plane != NULL && bw_plane_bytes(to[k].plane) > FAR_BYTES)
-            to[k].prefetch = m->threads > 1 && to[k].action == BW_STORE ? BW_TO_STORE : BW_TO_READ;
+    for (int32_t k = 0; k < count; k++) to[k].prefetch = ahead(m, to + k);
     *program = (bw_program){to, count};
     return 1;
 }
