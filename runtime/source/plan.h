@@ -66,7 +66,9 @@ double bw_blocks_cycles(const bw_blocks *blocks, const bw_sliding *sliding);
 /* The tile and the cut that end soonest on so many threads. */
 bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile *tile, int32_t threads);
 
-/* Whether so many threads share the items of a lookup set by set. */
+/* Whether so many threads share the items of a lookup set by set. Of more than BW_MOST_SHARING, each would hold sums of a
+ * whole layer, and have little of it to do. */
+#define BW_MOST_SHARING 8
 int bw_is_shared(int32_t items, int32_t threads);
 
 /* How many groups a lookup may take at once. More than one halves the loads and stores of sums, for more tables at hand. */

@@ -5,6 +5,7 @@
 #include "share.h"
 #include "team.h"
 
+#define MOST_THREADS 1024
 #define MEETING_CYCLES 40000.0 /* of a step on one thread, on average, for threads to gain anything by sharing it */
 
 struct bitwren_runner {
@@ -168,8 +169,8 @@ bitwren_status bitwren_start(const bitwren_network *network, const bitwren_start
     if (options == NULL) options = &defaults;
     if (network == NULL || result == NULL) return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "a pointer is NULL");
     *result = NULL;
-    if (options->threads < 0 || options->threads > BW_MOST_THREADS)
-        return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "threads: %d, expected 0 to %d", (int)options->threads, BW_MOST_THREADS);
+    if (options->threads < 0 || options->threads > MOST_THREADS)
+        return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "threads: %d, expected 0 to %d", (int)options->threads, MOST_THREADS);
     if (options->batch < 0) return bw_fail(error, BITWREN_BAD_ARGUMENT, -1, "batch: %d, expected at least 0", (int)options->batch);
     const bitwren_memory *memory = &network->heap.from;
     bw_heap heap;

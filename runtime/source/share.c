@@ -108,7 +108,7 @@ static void do_outputs(const bw_sharing *sharing, uint64_t number, const bw_step
                        stretch units) {
     const bw_lookup *lookup = &step->as.lookup;
     const int32_t outputs = outputs_of(lookup, units.item), end = units.to * FINISH_OUTPUTS;
-    char *sums[BW_MOST_THREADS];
+    char *sums[BW_MOST_SHARING];
     bw_totals totals = {units.item, units.from * FINISH_OUTPUTS, end < outputs ? end : outputs, sums, 0};
     for (int32_t thread = 0; thread < sharing->threads; thread++) {
         const bw_slot *slot = &sharing->slots[thread * sharing->slot_room + units.item % step->slots];

@@ -13,8 +13,6 @@
 
 typedef struct bw_team bw_team;
 
-#define BW_MOST_THREADS 1024
-
 /* Does items from <= k < to of a step, on that thread of the team; the caller's is 0. */
 typedef void bw_work(void *about, int32_t thread, int32_t step, int32_t from, int32_t to);
 
