@@ -54,7 +54,7 @@ static void add_up(values *value, V *room, const bw_totals *totals, const uint8_
 INLINE void finish_tiles(const bw_lookup *step, const bw_context *context, const bw_totals *totals, const int32_t rows,
                          const int32_t columns, const int several) {
     const int32_t vectors = rows * columns;
-    lookup_item item = open_item(step, totals->item, NULL);
+    lookup_item item = open_item(step, totals->item, context->scratch);
     open_sums(&item, step, totals->sums[0]);
     V *sums = item.sums + totals->from * item.tiles * vectors, room[BW_MAX_RUN];
     W *wide = item.wide + totals->from * item.tiles * vectors;
