@@ -3,6 +3,7 @@
     python evidence/bench_runtime.py --shared ../shared --work build/bench --out results/bench-runtime.json
     python evidence/bench_runtime.py ... --network srelu-20-1      one network; the others in the file stay
     python evidence/bench_runtime.py ... --avx2                    every engine as on a processor with AVX2 alone
+    python evidence/bench_runtime.py ... --undisturbed             beside other guests of the machine
 
 Networks and the peers' files are made once and kept in --work (--prepare makes them and measures nothing). The authors'
 network is the released one; the others have random weights, seed 0: they say nothing of accuracy and all of speed.
@@ -30,6 +31,7 @@ from bitwren.report.benchmark_plot import plot_latency
 from bitwren.report.benchmark_table import format_benchmark, format_steps
 from bitwren.report.engines import PEERS
 from bitwren.report.peers.processor import HELD_TO, processor
+from bitwren.report.undisturbed import Cores
 from bitwren.report.worker import OURS, time_runs
 
 CLASSES = tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
@@ -150,7 +152,7 @@ def bars(name: str, figures: dict) -> list[dict]:
     return rows
 
 
-def scaling(model: Path, pixels: np.ndarray, rounds: int, seconds: float) -> list[dict]:
+def scaling(model: Path, pixels: np.ndarray, plan: Plan, rounds: int) -> list[dict]:
     """Return the runtime's seconds for a picture: one at a time on one thread and on two, and all at a time, in turns.
 
     Each time is one of all the pictures, so that all ways have the same to do.
@@ -164,7 +166,8 @@ def scaling(model: Path, pixels: np.ndarray, rounds: int, seconds: float) -> lis
         times = {way: [] for way in ways}
         for _ in range(rounds):
             for way, run in ways.items():
-                times[way] += [t / len(pixels) for t in time_runs(run, seconds, 1000)]
+                taken = plan.turn(functools.partial(time_runs, run, plan.seconds, 1000))
+                times[way] += [t / len(pixels) for t in taken]
     return [{"threads": threads, "batch": batch} | spread(times[threads, batch]) for threads, batch in ways]
 
 
@@ -203,6 +206,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
     parser.add_argument("--avx2", action="store_true", help="hide what the processor can do beyond AVX2 (Intel, Linux)")
+    parser.add_argument("--undisturbed", action="store_true", help="repeat turns during which others used the cores")
     parser.add_argument("--prepare", action="store_true", help="make networks and the peers' files only")
     arguments = parser.parse_args()
     held = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {"networks": {}}
@@ -219,13 +223,16 @@ def main() -> None:
         calibration, _ = pictures(data / "cifar10-lossless-train4000.npz", 300 if size == 32 else 20, size)
         test = pictures(data / "cifar10-lossless-test500.npz", 500, size) if name == "authors-20-10" else None
         batches = tuple(arguments.batches) if size == 32 else (1,)  # more of these would take minutes
-        plan = Plan(PEERS, (1, 2), batches, arguments.rounds, arguments.seconds, folder)
+        cores = Cores() if arguments.undisturbed else None
+        plan = Plan(PEERS, (1, 2), batches, arguments.rounds, arguments.seconds, folder, cores)
         if arguments.prepare:
             plan, test = Plan(PEERS, (1,), (1,), 1, 0.01, folder), None
         print(name, flush=True)
         figures = benchmark(model, plan, calibration, test, print)
         if not arguments.prepare:
-            figures["scaling"] = scaling(model, calibration[:16], 3 * plan.rounds, plan.seconds)
+            figures["scaling"] = scaling(model, calibration[:16], plan, 3 * plan.rounds)
+        if cores is not None:
+            figures["undisturbed"] = cores.figures()
         figures["c_program"] = peak_in_c(model)
         print(format_benchmark(figures))
         print(format_steps(figures["steps"]))

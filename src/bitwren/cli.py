@@ -344,6 +344,9 @@ def _add_bench_model(subjects) -> None:
     model.add_argument("--batches", metavar="LIST", default="1,2,4,8,16", help="for throughput (default: %(default)s)")
     model.add_argument("--rounds", type=int, default=5, help="turns of each engine (default: %(default)s)")
     model.add_argument("--seconds", type=float, default=0.3, help="of each turn (default: %(default)s)")
+    model.add_argument(
+        "--undisturbed", action="store_true", help="repeat turns during which others were at work on the cores"
+    )
     model.add_argument("--layers", action="store_true", help="show each layer's kernel and where its time goes")
     model.add_argument("--data", metavar="DATA", help="data set or folder: calibrates int8 peers, measures accuracy")
     _add_data_dir(model)

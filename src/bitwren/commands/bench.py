@@ -16,6 +16,7 @@ def bench_model(arguments) -> int:
     from bitwren.report.benchmark_table import format_benchmark, format_steps
     from bitwren.report.engines import parse_peers
     from bitwren.report.plots import picture_kind
+    from bitwren.report.undisturbed import Cores
 
     plan = Plan(
         peers=tuple(parse_peers(arguments.against)),
@@ -24,6 +25,7 @@ def bench_model(arguments) -> int:
         rounds=arguments.rounds,
         seconds=arguments.seconds,
         folder=arguments.files,
+        cores=Cores() if arguments.undisturbed else None,
     )
     if not 1 <= plan.rounds <= 1000:
         raise UsageError(f"--rounds is {plan.rounds}, expected 1 to 1000")

@@ -1,10 +1,12 @@
 """A network's speed and memory on this machine, beside other engines that run the same network in the same run.
 
 Every engine has a process of its own for each number of threads and each batch; they take turns, a short time each, in
-every round, so that whatever slows the machine for a while slows them all. Medians and quartiles over all rounds.
+every round, so that whatever slows the machine for a while slows them all, or each turn is repeated until nothing does
+(undisturbed.py). Medians and quartiles over all rounds.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -25,6 +27,7 @@ from bitwren.network.graph import Network
 from bitwren.network.pack import read_bwn
 from bitwren.report.engines import Engine, EngineError, Worker, engines_for, missing_packages, versions
 from bitwren.report.peers.processor import processor
+from bitwren.report.undisturbed import Cores, Result
 from bitwren.report.worker import OURS
 
 MOST_RUNS = 50  # of an engine in its turn
@@ -37,6 +40,7 @@ class Plan:
     """What to measure. rounds: turns of each engine; seconds: of each turn. batches: for throughput, 1 comes anyway.
 
     folder: where the peers' files are kept, made where they are missing; None: made anew, and removed at the end.
+    cores: turns that others disturb are repeated, as it says; None: they are not.
     """
 
     peers: tuple[str, ...] = ()
@@ -45,6 +49,11 @@ class Plan:
     rounds: int = 5
     seconds: float = 0.3
     folder: Path | None = None
+    cores: Cores | None = None
+
+    def turn(self, measure: Callable[[], Result]) -> Result:
+        """Return what a measurement gives."""
+        return measure() if self.cores is None else self.cores.measured(measure)
 
 
 def spread(seconds: Sequence[float]) -> dict:
@@ -74,7 +83,7 @@ def benchmark(
         "made_by": made_by(plan),
         "engines": [],
         "skipped": [],
-        "steps": profile(runtime, profiled),
+        "steps": profile(runtime, profiled, plan),
     }
     with tempfile.TemporaryDirectory() as scratch:
         bench = _Bench(model, network, plan, Path(scratch), figures, tell)
@@ -86,6 +95,8 @@ def benchmark(
             for threads in plan.threads:
                 bench.measure_throughput(engines, threads, batch)
         figures["engines"] = [row for row in bench.rows.values() if row["latency"]]
+    if plan.cores is not None:
+        figures["undisturbed"] = plan.cores.figures()
     if not figures["engines"]:
         raise EngineError(f"no engine could be measured; the last: {figures['skipped'][-1]['reason']}")
     return figures
@@ -168,7 +179,8 @@ class _Bench:
             for worker in workers:
                 if worker.engine in times:
                     try:
-                        times[worker.engine] += worker.time(self.plan.seconds, MOST_RUNS)
+                        turn = functools.partial(worker.time, self.plan.seconds, MOST_RUNS)
+                        times[worker.engine] += self.plan.turn(turn)
                     except EngineError as error:
                         del times[worker.engine]
                         self.skip(worker.engine.label, str(error))
@@ -213,16 +225,18 @@ class _Bench:
             self.rows[engine]["throughput"].append(row)
 
 
-def profile(runtime: Runtime, pixels: np.ndarray) -> list[dict]:
+def profile(runtime: Runtime, pixels: np.ndarray, plan: Plan) -> list[dict]:
     """Return the steps of the runtime's plan, one thread, with their times for a picture in seconds.
 
-    Medians over single pictures, each run several times, part by part; a step's time is the sum of its parts.
+    Medians over single pictures, and of several turns, part by part; a step's time is the sum of its parts.
     """
+    turns = [plan.turn(lambda: runtime.steps(pixels, threads=1)) for _ in range(PROFILES)]
     rows = []
-    for step in runtime.steps(np.concatenate([pixels] * PROFILES), threads=1):
+    for same in zip(*turns, strict=True):
+        step, parts = same[0], np.median([step.parts for step in same], axis=0)
         row = {"layers": step.layers, "kernel": step.kernel, "choice": step.choice, "macs": step.macs}
-        times = dict(zip(("tables_s", "lookups_s", "spills_s", "finishing_s"), step.parts, strict=True))
-        rows.append(row | {"seconds": step.seconds, **times})
+        times = dict(zip(("tables_s", "lookups_s", "spills_s", "finishing_s"), parts.tolist(), strict=True))
+        rows.append(row | {"seconds": float(parts.sum()), **times})
     return rows
 
 
