@@ -95,7 +95,7 @@ def hold_to_avx2(folder: Path) -> None:
         raise SystemExit(seen.stderr.strip())
 
 
-def peak_in_c(model: Path) -> dict | None:
+def peak_in_c(model: Path, plan: Plan) -> dict | None:
     """Return peak bytes and seconds to open of a C program that only loads and runs the network; None without cc.
 
     The largest and the median of five runs.
@@ -109,7 +109,7 @@ def peak_in_c(model: Path) -> dict | None:
         try:
             subprocess.run(command, check=True, env=plain)
             run = functools.partial(subprocess.run, check=True, capture_output=True, text=True, env=plain)
-            told = [json.loads(run([program, model]).stdout) for _ in range(5)]
+            told = [json.loads(plan.turn(functools.partial(run, [program, model])).stdout) for _ in range(5)]
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"no peak memory in C: {error}")
             return None
@@ -231,9 +231,9 @@ def main() -> None:
         figures = benchmark(model, plan, calibration, test, print)
         if not arguments.prepare:
             figures["scaling"] = scaling(model, calibration[:16], plan, 3 * plan.rounds)
-        if cores is not None:
-            figures["undisturbed"] = cores.figures()
-        figures["c_program"] = peak_in_c(model)
+        figures["c_program"] = peak_in_c(model, plan)
+        if plan.cores is not None:
+            figures["undisturbed"] = plan.cores.figures()
         print(format_benchmark(figures))
         print(format_steps(figures["steps"]))
         if arguments.prepare:

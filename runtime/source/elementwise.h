@@ -106,8 +106,8 @@ static void direct(const bw_direct *step, const bw_context *context, int32_t num
  * and |sum| <= count * 2^15.
  *
  * It is the floor of m = (sum + 1/4) / count + 1/2 too, which no integer is nearer to than 1 / (4 count) >= 1/36. As float,
- * |m| <= 2^15 + 1 comes out wrong by at most 2^-23 of itself, 2^16 more makes it positive, so that to cut off is to floor,
- * and costs a rounding of at most 2^-8: together less than 1/100. */
+ * |m| <= 2^15 + 1 comes out wrong by at most 3 * 2^-24 of itself; 2^16 more makes it positive, so that to cut off is to
+ * floor, and costs a rounding of at most 2^-8: together less than 1/100. */
 INLINE W rounded_mean(W sum, const float *reciprocal) {
     int32_t value[BW_LANES];
     w_store(value, sum);
