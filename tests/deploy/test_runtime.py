@@ -298,7 +298,7 @@ def test_steps_name_every_node_once_and_measure_when_asked():
     layers = [name for step in plain for name in step.layers.split("+")]
     assert sorted(set(layers) - {"(layout)", PIXELS}) == sorted(node.name for node in decode(CONTENT, "").nodes)
     assert all(step.seconds == 0 and step.parts == (0, 0, 0, 0) for step in plain)
-    assert sum(step.seconds for step in measured) > 0  # of the shortest, less than reading the clock takes
+    assert all(step.seconds > 0 for step in measured)
     assert all(step.seconds == pytest.approx(sum(step.parts)) for step in measured)
     assert sum(step.macs for step in plain) == sum(macs_of(NET))
     assert [step.choice for step in plain] == [step.choice for step in measured]

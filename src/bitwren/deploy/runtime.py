@@ -224,7 +224,8 @@ class Runtime:
         def read():
             return [library.bitwren_step_of(runner.pointer, k) for k in range(self._runner_facts(runner).steps)]
 
-        steps, parts = read(), np.zeros((self._runner_facts(runner).steps, 4))
+        steps = read()
+        parts = np.zeros((len(steps), 4))
         if pixels is not None:
             check_pixels(self, pixels)
             pixels, logits, so_far = np.ascontiguousarray(pixels), np.empty((1, len(self.classes)), np.int32), []

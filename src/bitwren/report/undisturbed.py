@@ -27,7 +27,7 @@ class Cores:
     """
 
     def __init__(self):
-        """Time the loop on every core, until each has shown what it can do or a second is over."""
+        """Time the loop on every core for a second, to know what each can do."""
         self.best: dict[int, float] = {}
         self.kept = self.repeated = self.given_up = 0
         self._values = [np.ones(4096, np.int16) for _ in range(3)]
@@ -66,7 +66,7 @@ class Cores:
         return all(speed >= LEAST_SPEED * self.best[core] for core, speed in now.items())
 
     def measured(self, measure: Callable[[], Result]) -> Result:
-        """Return what a measurement gives that is undisturbed before and after, or that of the last of MOST_TRIES."""
+        """Return what a measurement gives, undisturbed before and after; after MOST_TRIES, what one more gives."""
         for _ in range(MOST_TRIES):
             if not self.are_undisturbed():
                 time.sleep(WAIT)
