@@ -5,8 +5,9 @@
  * Ranges. The plan chooses for each requantise, from the range of x, a way of computing m x + b that stays within int32:
  * for narrow x
  *
- *     BW_AS_SUM     m = 1, and x + b may saturate to int16: what is cut off lies beyond the clamp
- *     BW_AS_PRODUCT products of int16
+ *     BW_AS_SUM      m = 1, and x + b may saturate to int16: what is cut off lies beyond the clamp
+ *     BW_AS_FRACTION m x / 2^s, halves rounded up, is f x / 2^15: most processors do that in one instruction
+ *     BW_AS_PRODUCT  products of int16
  *
  * and for wide x
  *
@@ -54,15 +55,17 @@ INLINE void make_wide(values *x, const int32_t vectors) {
     x->is_wide = 1;
 }
 
-INLINE void keep_values(kept_values *to, const values *from, const int32_t vectors) {
+INLINE void keep_values(kept_values *to, const values *from, int stays, const int32_t vectors) {
     to->is_wide = from->is_wide;
+    if (stays && !to->is_wide) return;
     EACH(from) {
         if (to->is_wide) to->wide[k] = wide[k];
         else to->narrow[k] = narrow[k];
     }
 }
 
-INLINE void recall_values(values *to, const kept_values *from, const int32_t vectors) {
+INLINE void recall_values(values *to, const kept_values *from, int stays, const int32_t vectors) {
+    if (stays && !from->is_wide) return;
     to->is_wide = from->is_wide;
     EACH(to) {
         if (from->is_wide) wide[k] = from->wide[k];
@@ -121,28 +124,50 @@ INLINE void requantise_wide(values *x, const bw_instruction *in, int32_t channel
     shift_and_clamp(x, in, in->shift, vectors);
 }
 
-INLINE void requantise_narrow(values *x, const bw_instruction *in, int32_t channel, const int32_t vectors) {
-    if (in->narrow == BW_AS_SUM) {
-        const V offset = v_set((int16_t)in->offset[channel]), low = v_set((int16_t)in->low), high = v_set((int16_t)in->high);
-        EACH(x) narrow[k] = v_min(v_max(v_shift(v_add_saturating(narrow[k], offset), in->shift), low), high);
-        return;
+/* What requantises the narrow values of a channel. */
+typedef struct {
+    int32_t multiplier, shift;
+    V narrow; /* BW_AS_FRACTION: the factor; BW_AS_SUM: the offset */
+    W offset;
+} narrow_constants;
+
+INLINE narrow_constants narrow_constants_of(const bw_instruction *in, int32_t channel, const bw_narrow way) {
+    const int32_t multiplier = in->multiplier[channel], offset = in->offset[channel];
+    return (narrow_constants){.multiplier = multiplier, .shift = in->shift, .offset = w_set(offset),
+                              .narrow = v_set((int16_t)(way == BW_AS_FRACTION ? bw_fraction(multiplier, in->shift) : offset))};
+}
+
+/* Before the clamp, but saturated. */
+INLINE V requantised(V x, const narrow_constants *by, const bw_narrow way) {
+    switch (way) {
+    case BW_AS_FRACTION: return v_multiply_fraction(x, by->narrow);
+    case BW_AS_SUM: return v_shift(v_add_saturating(x, by->narrow), by->shift);
+    default: return v_narrow(w_shift(w_add(v_multiply(x, by->multiplier), by->offset), by->shift));
     }
-    const int32_t multiplier = in->multiplier[channel];
-    const W offset = w_set(in->offset[channel]);
-    if (in->low < INT16_MIN || in->high > INT16_MAX) {
-        EACH(x) wide[k] = w_add(v_multiply(narrow[k], multiplier), offset);
-        x->is_wide = 1;
-        shift_and_clamp(x, in, in->shift, vectors);
-        return;
-    }
-    if (in->low == INT16_MIN && in->high == INT16_MAX) { /* what narrowing does */
-        EACH(x) narrow[k] = v_narrow(w_shift(w_add(v_multiply(narrow[k], multiplier), offset), in->shift));
+}
+
+INLINE void requantise_each(values *x, const bw_instruction *in, int32_t channel, const bw_narrow way, const int32_t vectors) {
+    const narrow_constants by = narrow_constants_of(in, channel, way);
+    if (in->low == INT16_MIN && in->high == INT16_MAX) { /* saturated already */
+        EACH(x) narrow[k] = requantised(narrow[k], &by, way);
         return;
     }
     const V low = v_set((int16_t)in->low), high = v_set((int16_t)in->high);
-    EACH(x) {
-        const W sum = w_shift(w_add(v_multiply(narrow[k], multiplier), offset), in->shift);
-        narrow[k] = v_min(v_max(v_narrow(sum), low), high);
+    EACH(x) narrow[k] = v_min(v_max(requantised(narrow[k], &by, way), low), high);
+}
+
+INLINE void requantise_narrow(values *x, const bw_instruction *in, int32_t channel, const int32_t vectors) {
+    if (in->narrow == BW_AS_FRACTION) {
+        requantise_each(x, in, channel, BW_AS_FRACTION, vectors);
+    } else if (in->narrow == BW_AS_SUM) {
+        requantise_each(x, in, channel, BW_AS_SUM, vectors);
+    } else if (in->low >= INT16_MIN && in->high <= INT16_MAX) {
+        requantise_each(x, in, channel, BW_AS_PRODUCT, vectors);
+    } else {
+        const W offset = w_set(in->offset[channel]);
+        EACH(x) wide[k] = w_add(v_multiply(narrow[k], in->multiplier[channel]), offset);
+        x->is_wide = 1;
+        shift_and_clamp(x, in, in->shift, vectors);
     }
 }
 
@@ -226,26 +251,25 @@ INLINE void store_narrow(const bw_plane *plane, char *inner, int32_t y, int32_t 
     store_halo(plane, inner, y, x, value->count, vectors / columns, bytes);
 }
 
+INLINE void store_codes_of(const bw_instruction *in, const bw_plane *plane, char *inner, int32_t channel, int32_t y, int32_t x,
+                           const values *value, int32_t zero, const bw_narrow way, const int32_t vectors,
+                           const int32_t columns) {
+    const narrow_constants by = narrow_constants_of(in, channel, way);
+    tile_place place = first_tile(plane, y, x, vectors / columns, 1);
+    const V *narrow = value->narrow;
+    EACH_PLACE(place, value->count, vectors, columns) {
+        const B codes = b_codes(requantised(narrow[first_ + i], &by, way), zero);
+        b_store((uint8_t *)inner + vector_place(&place, i, columns), codes);
+    }
+    store_halo(plane, inner, y, x, value->count, vectors / columns, 1);
+}
+
 /* Requantise narrow values to codes and store these, less `zero`: one way where each would go to memory and back. */
 INLINE void store_codes(const bw_instruction *in, const bw_plane *plane, char *inner, int32_t channel, int32_t y, int32_t x,
                         const values *value, int32_t zero, const int32_t vectors, const int32_t columns) {
-    tile_place place = first_tile(plane, y, x, vectors / columns, 1);
-    const V *narrow = value->narrow;
-    const int32_t multiplier = in->multiplier[channel];
-    if (in->narrow == BW_AS_SUM) {
-        const V offset = v_set((int16_t)in->offset[channel]);
-        EACH_PLACE(place, value->count, vectors, columns) {
-            const V sum = v_shift(v_add_saturating(narrow[first_ + i], offset), in->shift);
-            b_store((uint8_t *)inner + vector_place(&place, i, columns), b_codes(sum, zero));
-        }
-    } else {
-        const W offset = w_set(in->offset[channel]);
-        EACH_PLACE(place, value->count, vectors, columns) {
-            const W sum = w_shift(w_add(v_multiply(narrow[first_ + i], multiplier), offset), in->shift);
-            b_store((uint8_t *)inner + vector_place(&place, i, columns), b_codes(v_narrow(sum), zero));
-        }
-    }
-    store_halo(plane, inner, y, x, value->count, vectors / columns, 1);
+    if (in->narrow == BW_AS_PRODUCT) store_codes_of(in, plane, inner, channel, y, x, value, zero, BW_AS_PRODUCT, vectors, columns);
+    else if (in->narrow == BW_AS_SUM) store_codes_of(in, plane, inner, channel, y, x, value, zero, BW_AS_SUM, vectors, columns);
+    else store_codes_of(in, plane, inner, channel, y, x, value, zero, BW_AS_FRACTION, vectors, columns);
 }
 
 INLINE void store_wide(const bw_plane *plane, char *inner, int32_t y, int32_t x, values *value, const int32_t vectors,
@@ -300,8 +324,8 @@ INLINE void run_program(const bw_program *program, char *arena, int32_t channel,
             if (in->prefetch != BW_NOT_AHEAD) prefetch_next(in, inner, channel, y, x, value->count, vectors / columns);
         }
         switch (in->action) {
-        case BW_KEEP: keep_values(&kept[in->slot], value, vectors); break;
-        case BW_AGAIN: recall_values(value, &kept[in->slot], vectors); break;
+        case BW_KEEP: keep_values(&kept[in->slot], value, in->stays, vectors); break;
+        case BW_AGAIN: recall_values(value, &kept[in->slot], in->stays, vectors); break;
         case BW_ADD_PLANE:
             make_narrow(value, vectors);
             add_plane(in->plane, inner, y, x, value, vectors, columns);

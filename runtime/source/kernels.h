@@ -24,7 +24,13 @@ typedef enum {
 } bw_action;
 
 /* How a requantise is computed where x is narrow (finish.h). */
-typedef enum { BW_NEVER, BW_AS_PRODUCT, BW_AS_SUM } bw_narrow;
+typedef enum { BW_NEVER, BW_AS_PRODUCT, BW_AS_SUM, BW_AS_FRACTION } bw_narrow;
+
+/* The factor f by which (multiplier * x + 2^(shift - 1)) >> shift is (f * x + 2^14) >> 15, if there is one; else something
+ * else. shift: 1 to 31; multiplier: int16. */
+static inline int32_t bw_fraction(int32_t multiplier, int32_t shift) {
+    return shift > 15 ? multiplier / (1 << (shift - 15)) : multiplier * (1 << (15 - shift));
+}
 
 /* How a plane is fetched ahead. */
 typedef enum { BW_NOT_AHEAD, BW_TO_READ, BW_TO_STORE } bw_ahead;
@@ -37,6 +43,7 @@ typedef struct {
     int32_t split;                      /* BW_SPLIT: bits of the lower half */
     bw_ahead prefetch;                  /* where the plane is more than the nearer caches hold */
     int32_t slot;                       /* BW_KEEP, BW_AGAIN: below BW_MAX_KEPT */
+    int32_t stays;                      /* BW_KEEP, BW_AGAIN: x if it is narrow, for what comes between leaves it so */
     bw_narrow narrow;                   /* requantise: what does for every x that is int16 */
     int32_t to_codes;                   /* requantise: to 0..255, what follows stores them as bytes, no lane of them is */
                                         /* outside the picture, and nothing else needs them */

@@ -65,6 +65,10 @@ INLINE V v_shift(V a, int32_t right) {
     const int16x8_t left = vdupq_n_s16((int16_t)-right); /* to the right by a variable is to the left by less than 0 */
     return (V){vshlq_s16(a.low, left), vshlq_s16(a.high, left)};
 }
+/* (a * factor + 2^14) >> 15, of a factor that is not -2^15. */
+INLINE V v_multiply_fraction(V a, V factor) {
+    return (V){vqrdmulhq_s16(a.low, factor.low), vqrdmulhq_s16(a.high, factor.high)};
+}
 INLINE V v_select(V mask, V yes, V no) {
     return (V){vbslq_s16(vreinterpretq_u16_s16(mask.low), yes.low, no.low),
                vbslq_s16(vreinterpretq_u16_s16(mask.high), yes.high, no.high)};

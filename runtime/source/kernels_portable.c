@@ -114,6 +114,11 @@ INLINE V v_shift(V a, int32_t right) {
     EACH_LANE a.lane[l] = (int16_t)(a.lane[l] >> right);
     return a;
 }
+/* (a * factor + 2^14) >> 15, of a factor that is not -2^15. */
+INLINE V v_multiply_fraction(V a, V factor) {
+    EACH_LANE a.lane[l] = (int16_t)((a.lane[l] * factor.lane[l] + (1 << 14)) >> 15);
+    return a;
+}
 INLINE V v_select(V mask, V yes, V no) {
     EACH_LANE yes.lane[l] = mask.lane[l] ? yes.lane[l] : no.lane[l];
     return yes;

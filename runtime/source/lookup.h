@@ -178,21 +178,24 @@ INLINE int would_fill(const V *bound, const V *more, const int32_t vectors) {
     return v_any_full(largest);
 }
 
-/* Before sums of at most `more` are added to a tile: spill it if they could pass int16. */
-INLINE void keep_bound(lookup_item *item, int32_t tile, const V *more, const int32_t vectors) {
-    V *bound = item->bound + tile * vectors;
-    if (would_fill(bound, more, vectors)) {
-        measure_bound(item, tile, vectors);
-        if (would_fill(bound, more, vectors)) spill(item, tile, vectors);
-    }
-    UNROLL for (int32_t i = 0; i < vectors; i++) bound[i] = v_add_saturating(bound[i], more[i]);
-}
-
 INLINE void count_time(const bw_context *context, bw_part part, double *since) {
     if (context->seconds == NULL) return;
     const double now = bw_seconds();
     context->seconds[part] += now - *since - context->reading;
     *since = now;
+}
+
+/* Before sums of at most `more` are added to a tile: spill it if they could pass int16. What went before was for tables. */
+INLINE void keep_bound(lookup_item *item, int32_t tile, const V *more, const int32_t vectors, const bw_context *context,
+                       double *since) {
+    V *bound = item->bound + tile * vectors;
+    if (would_fill(bound, more, vectors)) {
+        count_time(context, BW_TABLES, since);
+        measure_bound(item, tile, vectors);
+        if (would_fill(bound, more, vectors)) spill(item, tile, vectors);
+        count_time(context, BW_SPILLS, since);
+    }
+    UNROLL for (int32_t i = 0; i < vectors; i++) bound[i] = v_add_saturating(bound[i], more[i]);
 }
 
 /* ------------------------------------------------------------------ 3 x 3 */
@@ -329,9 +332,8 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, const b
                 }
                 add_reach(more, reach, phase, rows, columns, stride);
             }
+            keep_bound(&item, tile, more, vectors, context, &since);
             count_time(context, BW_TABLES, &since);
-            keep_bound(&item, tile, more, vectors);
-            count_time(context, BW_SPILLS, &since);
             lookups l = lookups_of(step, &item, tile, vectors);
             l.first = sets->starts && set == sets->from;
             l.index = index;
@@ -468,7 +470,6 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, const b
                     }
                 }
             }
-            count_time(context, BW_TABLES, &since);
             for (int32_t chunk = 0; chunk * form->chunk_taps < all_taps; chunk++) {
                 const int32_t start = chunk * form->chunk_taps, rest = all_taps - start;
                 const int32_t taps = rest < form->chunk_taps ? rest : form->chunk_taps;
@@ -482,8 +483,8 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, const b
                     UNROLL for (int32_t i = 0; i < vectors; i++)
                         more[i] = v_add(more[i], item.reach[table + tile_at[i] / table_step]);
                 }
-                keep_bound(&item, tile, more, vectors);
-                count_time(context, BW_SPILLS, &since);
+                keep_bound(&item, tile, more, vectors, context, &since);
+                count_time(context, BW_TABLES, &since);
                 const size_t row = ((size_t)set * (size_t)form->chunks + (size_t)chunk) * (size_t)form->outputs;
                 lookups l = lookups_of(step, &item, tile, vectors);
                 l.first = sets->starts && set == sets->from && chunk == 0;

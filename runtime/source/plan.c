@@ -156,6 +156,18 @@ static int can_sum(const bw_node *node, const bw_constants *constants, int32_t c
     return 1;
 }
 
+/* Whether BW_AS_FRACTION gives what the node does. A factor of -2^15 times a value of -2^15 would not fit. */
+static int can_take_fraction(const bw_node *node, const bw_constants *constants, int32_t channels) {
+    if (node->shift < 1 || node->shift > 31 || node->low < INT16_MIN || node->high > INT16_MAX) return 0;
+    for (int32_t c = 0; c < channels; c++) {
+        const int64_t m = constants->multiplier[c], factor = bw_fraction(constants->multiplier[c], node->shift);
+        if (constants->offset[c] != 1 << (node->shift - 1) || factor <= INT16_MIN || factor > INT16_MAX ||
+            factor * ((int64_t)1 << node->shift) != m * (1 << 15))
+            return 0;
+    }
+    return 1;
+}
+
 static bw_instruction requantise(const maker *m, int32_t number) {
     const bw_node *node = &m->network->graph.nodes[number];
     const bw_tensor *in = bw_input(&m->network->graph, node, 0);
@@ -165,6 +177,7 @@ static bw_instruction requantise(const maker *m, int32_t number) {
     const int32_t low = in->low > INT16_MIN ? in->low : INT16_MIN, high = in->high < INT16_MAX ? in->high : INT16_MAX;
     if (node->shift <= 31 && (low > high || fits_all(constants, channels, low, high, 0))) to.narrow = BW_AS_PRODUCT;
     if (can_sum(node, constants, channels)) to.narrow = BW_AS_SUM;
+    if (can_take_fraction(node, constants, channels)) to.narrow = BW_AS_FRACTION;
     to.action = BW_WIDE;
     to.shift = node->shift;
     if (node->shift <= 31 && fits_all(constants, channels, in->low, in->high, 0)) {
@@ -218,6 +231,13 @@ static int only_codes(const bw_instruction *in, const bw_instruction *end) {
            store->plane->bytes == 1 && store->plane->row_mask == NULL && (next == end || next->action == BW_AGAIN);
 }
 
+/* Whether all that is done between a KEEP and its AGAIN is to make codes of what is kept, and store these. */
+static int only_codes_between(const bw_instruction *keep, const bw_instruction *end) {
+    const bw_instruction *codes = keep + 1, *again = keep + 3;
+    return keep->action == BW_KEEP && again < end && codes->to_codes && codes->narrow != BW_NEVER &&
+           again->action == BW_AGAIN && again->slot == keep->slot;
+}
+
 /* Whether some of the memory of a plane was in use shortly before the step that makes it, and is in a near cache. */
 static int is_at_hand(const maker *m, const bw_plane *plane) {
     const bw_draft_plane *mine = &m->draft->planes[plane - m->planes];
@@ -260,6 +280,8 @@ static int make_program(const maker *m, int32_t number, bw_program *program) {
         if (!add_stores(m, number, node, to, &count)) return 0;
     }
     for (int32_t k = 0; k + 1 < count; k++) to[k].to_codes = only_codes(to + k, to + count);
+    for (int32_t k = 0; k < count; k++)
+        if (only_codes_between(to + k, to + count)) to[k].stays = to[k + 3].stays = 1;
     for (int32_t k = 0; k < count; k++) to[k].prefetch = ahead(m, to + k);
     *program = (bw_program){to, count};
     return 1;

@@ -62,6 +62,8 @@ INLINE V v_max(V a, V b) { return _mm256_max_epi16(a, b); }
 INLINE V v_min(V a, V b) { return _mm256_min_epi16(a, b); }
 INLINE V v_and(V a, V b) { return _mm256_and_si256(a, b); }
 INLINE V v_shift(V a, int32_t right) { return _mm256_sra_epi16(a, _mm_cvtsi32_si128(right)); }
+/* (a * factor + 2^14) >> 15, of a factor that is not -2^15. */
+INLINE V v_multiply_fraction(V a, V factor) { return _mm256_mulhrs_epi16(a, factor); }
 INLINE V v_select(V mask, V yes, V no) { return _mm256_blendv_epi8(no, yes, mask); }
 INLINE int v_any_full(V a) { return _mm256_movemask_epi8(_mm256_cmpeq_epi16(a, _mm256_set1_epi16(INT16_MAX))) != 0; }
 INLINE V v_shuffle(V a, const bw_shuffle *shuffle) {

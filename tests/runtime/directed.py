@@ -17,6 +17,7 @@ GROUPS = {
     "int32 sums": convolutions.int32_sums,
     "requantisers": lambda _: graphs.requantisers(21),
     "splits": lambda _: graphs.splits(),
+    "fractions": lambda _: graphs.fractions(26),
     "codes": lambda _: graphs.codes(25),
     "pools": lambda _: graphs.pools(22),
     "sums": lambda _: graphs.sums(23),

@@ -57,6 +57,33 @@ def splits():
         yield f"split {multiplier} >> {shift} + {offset}", made, pictures_for(made, 5, shift)
 
 
+def fractions(seed):
+    """Yield requantises by multiplier / 2^shift, rounded, and some that are just not so: to the stream and to codes.
+
+    What both are made of reaches both ends of int16, or, where int32 holds the products, lies beyond.
+    """
+    rng = np.random.default_rng(seed)
+    for shift in (1, 2, 7, 14, 15, 16, 17, 24, 30, 31):
+        longest = min(2**shift, 2**15) - 1
+        for multiplier in sorted({1, -1, 3, longest, -longest, -longest - 1, 24520, -16384, 2**14}):
+            for miss, wide in itertools.product((0, 1), (0, 1)):
+                offset = 2 ** (shift - 1) - miss
+                factor, start, ends = ([512, -512], 0, INT32) if wide else (257, -32768, INT16)
+                if (2**17 if wide else 2**15) * abs(multiplier) + offset > INT32[1]:
+                    continue
+                nodes = [
+                    requantise("x", PIXELS, factor, start, 0, *ends),
+                    requantise("codes", "x", multiplier, offset, shift, 0, 255, 9),
+                    requantise("more", "x", multiplier, offset, shift),
+                    around(rng, "conv", "codes", 2, 3, 2),
+                    requantise("less", "conv", multiplier, offset, shift),
+                    Add("both", ("less", "more")),
+                ]
+                made = network((2, 7, 5), *nodes, Sum("logits", "both"), classes=2)
+                name = f"fraction {multiplier} >> {shift} + {offset} {('narrow', 'wide')[wide]}"
+                yield name, made, pictures_for(made, 5, shift)
+
+
 def pools(seed):
     """Yield every pooling, of odd sizes, paddings and added channels, then a convolution that sees every position."""
     rng = np.random.default_rng(seed)

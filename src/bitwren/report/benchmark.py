@@ -31,7 +31,7 @@ from bitwren.report.undisturbed import Cores, Result
 from bitwren.report.worker import OURS
 
 MOST_RUNS = 50  # of an engine in its turn
-PROFILED_PICTURES, PROFILES = 20, 9
+PROFILED_PICTURES, PROFILED_A_TURN, PROFILES = 20, 4, 9
 CALIBRATION_PICTURES, TEST_PICTURES = 300, 500
 
 
@@ -228,9 +228,10 @@ class _Bench:
 def profile(runtime: Runtime, pixels: np.ndarray, plan: Plan) -> list[dict]:
     """Return the steps of the runtime's plan, one thread, with their times for a picture in seconds.
 
-    Medians over single pictures, and of several turns, part by part; a step's time is the sum of its parts.
+    Medians over the few pictures of a turn, and of many turns, part by part; a step's time is the sum of its parts.
     """
-    turns = [plan.turn(lambda: runtime.steps(pixels, threads=1)) for _ in range(PROFILES)]
+    lots = [pixels[first : first + PROFILED_A_TURN] for first in range(0, len(pixels), PROFILED_A_TURN)]
+    turns = [plan.turn(functools.partial(runtime.steps, lot, threads=1)) for _ in range(PROFILES) for lot in lots]
     rows = []
     for same in zip(*turns, strict=True):
         step, parts = same[0], np.median([step.parts for step in same], axis=0)
