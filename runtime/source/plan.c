@@ -308,8 +308,7 @@ static void make_conv(const maker *m, const bw_draft_step *from, bw_step_plan *s
         const int two = to->form.sets > 1 && cut.part_outputs >= MANY_OUTPUTS;
         to->groups_at_once = two ? bw_most_groups(to, m->network->kernels) : 1;
         to->table_positions = bw_table_positions(to);
-        /* Two threads meet in one item, and finish the others one by one. */
-        if (bw_is_shared(step->items, m->threads)) step->slots = m->threads == 2 ? 1 : step->items;
+        step->shared = bw_is_shared(step->items, to->form.sets, m->threads);
     } else {
         step->as.direct = (bw_direct){.input = &m->planes[from->input], .output_height = b->block_height,
                                       .output_width = b->block_width, .stride = node->stride, .top = node->padding[0],
@@ -321,7 +320,7 @@ static void make_conv(const maker *m, const bw_draft_step *from, bw_step_plan *s
              step->kind == BW_LOOKUP ? "groups of " : "pairs, window ",
              step->kind == BW_LOOKUP ? packed->form.group : node->window, two ? ", 2 at once" : "", tile_name(tile),
              b->grid.pictures, b->grid.rows, b->grid.columns, b->block_height, b->block_width, step->items,
-             step->slots > 0 ? ", shared" : "");
+             step->shared ? ", shared" : "");
 }
 
 /* -1 where position `k` of a window over output vector `at` lies inside the input, lane by lane. */
@@ -464,8 +463,8 @@ static char *name_layers(const maker *m, const bw_draft_step *step) {
 size_t bw_scratch_bytes(const bw_step_plan *step) {
     if (step->kind == BW_SUMMING) return bw_totals_bytes(&step->as.sum);
     if (step->kind != BW_LOOKUP) return 0;
-    const size_t slots = step->slots > 0 ? (size_t)step->slots : 1;
-    return bw_tables_bytes(&step->as.lookup) + slots * bw_sums_bytes(&step->as.lookup);
+    const size_t at_once = step->shared ? (size_t)step->items : 1;
+    return bw_tables_bytes(&step->as.lookup) + at_once * bw_sums_bytes(&step->as.lookup);
 }
 
 static int make_step(maker *m, int32_t number) {

@@ -10,7 +10,7 @@ typedef enum { BW_GATHER, BW_LOOKUP, BW_DIRECT, BW_POOLING, BW_MAP, BW_SUMMING }
 typedef struct {
     bw_step_kind kind;
     int32_t items; /* that the kernel set's function of this kind takes, one by one, in any order */
-    int32_t slots; /* of a lookup whose items threads share (share.h): sums that each keeps at once; else 0 */
+    int shared;    /* of a lookup: whether threads share its items set by set (share.h), with sums of all items each */
     union {
         bw_gather gather;
         bw_lookup lookup;
@@ -69,7 +69,7 @@ bw_cut bw_best_cut(const bw_blocks *blocks, const bw_sliding *sliding, bw_tile *
 /* Whether so many threads share the items of a lookup set by set. Of more than BW_MOST_SHARING, each would hold sums of a
  * whole layer, and have little of it to do. */
 #define BW_MOST_SHARING 8
-int bw_is_shared(int32_t items, int32_t threads);
+int bw_is_shared(int32_t items, int32_t sets, int32_t threads);
 
 /* How many groups a lookup may take at once. More than one halves the loads and stores of sums, for more tables at hand. */
 int32_t bw_most_groups(const bw_lookup *step, const bw_kernels *kernels);

@@ -4,6 +4,7 @@
 #define SUMS_BYTES (192 * 1024) /* int16 sums that an item keeps at hand: they should stay in the second-level cache */
 
 #define FEW_ITEMS 4     /* for each thread: with more of them, to wait for the last one costs little */
+#define MANY_SETS 4     /* for each thread: with fewer of them, to wait for the last one costs much */
 #define OTHERS_SUMS 6.0 /* cycles to add a vector of sums that another thread has made */
 #define SHARED_LINE 60.0 /* cycles a vector of results, where two threads write to the same cache lines */
 
@@ -75,8 +76,9 @@ bw_blocks bw_best_blocks(const bw_sliding *sliding, int32_t pictures) {
     return best;
 }
 
-int bw_is_shared(int32_t items, int32_t threads) {
-    return threads > 1 && threads <= BW_MOST_SHARING && items < FEW_ITEMS * threads;
+int bw_is_shared(int32_t items, int32_t sets, int32_t threads) {
+    return threads > 1 && threads <= BW_MOST_SHARING && items < FEW_ITEMS * threads &&
+           (sets >= MANY_SETS * threads || items < threads);
 }
 
 /* The best cut for a tile, and its cycles from start to end. */
@@ -91,12 +93,11 @@ static bw_cut cut_for_tile(const bw_blocks *blocks, const bw_sliding *sliding, b
             const int32_t outputs = ceil_div(sliding->outputs, parts);
             const double bytes = 2.0 * BW_LANES * rows * columns * strip_tiles * outputs;
             const int32_t items = best.tile_rows * strips * parts;
-            const int shared = sliding->group > 0 && bw_is_shared(items, threads);
-            const int32_t units = shared ? sliding->sets : 1; /* of an item */
-            const double waves = (double)ceil_div(items * units, threads) / units;
+            const int shared = sliding->group > 0 && bw_is_shared(items, sliding->sets, threads);
+            const double waves = shared ? (double)ceil_div(sliding->sets, threads) / sliding->sets * items : ceil_div(items, threads);
             double cycles = waves * (item_cycles(sliding, tile, strip_tiles, outputs) + 200);
-            if (shared) cycles += waves * (ceil_div(threads, items) - 1) * OTHERS_SUMS * strip_tiles * rows * columns * outputs;
-            if (threads > 1 && strips > 1) cycles += waves * SHARED_LINE * strip_tiles * rows * columns * outputs;
+            if (shared) cycles += waves * (threads - 1) * OTHERS_SUMS * strip_tiles * rows * columns * outputs;
+            else if (threads > 1 && strips > 1) cycles += waves * SHARED_LINE * strip_tiles * rows * columns * outputs;
             if (bytes > SUMS_BYTES) cycles *= bytes > 8.0 * SUMS_BYTES ? 2 : 1.05;
             if (least < 0 || cycles < least) {
                 least = cycles;

@@ -19,8 +19,8 @@
  * that is late, and still thinks of an earlier run, takes nothing of this one by mistake. */
 typedef struct {
     _Alignas(64) _Atomic uint64_t left; /* grains from the upper 16 bits of the lower half up to the lower 16 */
-    _Atomic uint64_t done;              /* items done */
     atomic_int items, grain;
+    _Alignas(64) _Atomic uint64_t done; /* items done; those who wait look at it and leave `left` to the others' caches */
 } progress;
 
 struct bw_team {
@@ -114,7 +114,7 @@ static int take_items(const bw_team *team, progress *step, int32_t thread, unsig
         if (left >> 32 != run) return -1;
         const int32_t low = (int32_t)(left >> 16 & MOST_GRAINS), high = (int32_t)(left & MOST_GRAINS);
         if (low >= high) return 0;
-        const int32_t take = 1 + (high - low) / (2 * team->threads);
+        const int32_t share = 1 + (high - low) / (2 * team->threads), take = share > 1 ? share / 2 * 2 : 1;
         const int upwards = bw_takes_upwards(thread);
         const uint64_t rest = upwards ? range(run, low + take, high) : range(run, low, high - take);
         const int32_t items = atomic_load_explicit(&step->items, memory_order_relaxed);
@@ -132,13 +132,17 @@ static void take_part(bw_team *team, int32_t thread, unsigned run) {
     for (int32_t s = 0; s < count; s++) {
         progress *step = &team->steps[s];
         int32_t from, to;
+        uint64_t mine = 0;
         int taken;
         while ((taken = take_items(team, step, thread, run, &from, &to)) > 0) {
             atomic_load(&team->work)(atomic_load(&team->about), thread, s, from, to);
-            const uint64_t done = atomic_fetch_add(&step->done, (uint64_t)(to - from)) + (uint64_t)(to - from);
-            if ((int32_t)(uint32_t)done == atomic_load_explicit(&step->items, memory_order_relaxed)) wake_sleepers(team);
+            mine += (uint64_t)(to - from);
         }
         if (taken < 0) return;
+        if (mine > 0) {
+            const uint64_t done = atomic_fetch_add(&step->done, mine) + mine;
+            if ((int32_t)(uint32_t)done == atomic_load_explicit(&step->items, memory_order_relaxed)) wake_sleepers(team);
+        }
         wait_for_end(team, step, run);
     }
 }
@@ -167,11 +171,12 @@ void bw_team_run(bw_team *team, const int32_t *items, int32_t steps, bw_work *wo
     for (int32_t s = 0; s < steps; s++) {
         progress *step = &team->steps[s];
         const int32_t grain = (items[s] - 1) / MOST_GRAINS + 1;
-        atomic_store(&step->left, range(run, 0, 0)); /* nothing to take while the rest changes */
-        atomic_store_explicit(&step->items, items[s], memory_order_relaxed);
-        atomic_store_explicit(&step->grain, grain, memory_order_relaxed);
-        atomic_store(&step->done, (uint64_t)run << 32);
-        atomic_store(&step->left, range(run, 0, (items[s] - 1) / grain + 1));
+        /* Nothing to take while the rest changes. Each store after the one before, but none waits for another thread's cache. */
+        atomic_store_explicit(&step->left, range(run, 0, 0), memory_order_release);
+        atomic_store_explicit(&step->items, items[s], memory_order_release);
+        atomic_store_explicit(&step->grain, grain, memory_order_release);
+        atomic_store_explicit(&step->done, (uint64_t)run << 32, memory_order_release);
+        atomic_store_explicit(&step->left, range(run, 0, (items[s] - 1) / grain + 1), memory_order_release);
     }
     atomic_store(&team->run, run);
     wake_sleepers(team);

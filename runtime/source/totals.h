@@ -15,16 +15,17 @@ INLINE int is_spilled(const bw_totals *totals, const uint8_t *spilled, const int
 
 /* x = the totals of a run of the first sums, none of which are spilled. Returns 0 where int16 does not hold them. */
 static int add_up_narrow(V *x, const values *run, const bw_totals *totals, int16_t owed) {
-    V most = v_set(0);
-    for (int32_t k = 0; k < run->count; k++) {
-        x[k] = run->narrow[k];
-        for (int32_t part = 1; part < totals->count; part++) {
-            const V *more = in_part(totals, part, run->narrow + k);
-            x[k] = v_add_saturating(x[k], v_subtract(*more, v_set(owed)));
-            most = v_max(most, v_max(x[k], v_subtract(v_set(-1), x[k]))); /* full at either end */
+    const V by = v_set(owed), *so_far = run->narrow;
+    V most = v_set(0), least = v_set(0);
+    for (int32_t part = 1; part < totals->count; part++, so_far = x) {
+        const V *more = in_part(totals, part, run->narrow);
+        for (int32_t k = 0; k < run->count; k++) {
+            x[k] = v_add_saturating(so_far[k], v_subtract(more[k], by));
+            most = v_max(most, x[k]);
+            least = v_min(least, x[k]);
         }
     }
-    return !v_any_full(most);
+    return !v_any_full(v_max(most, v_subtract(v_set(-1), least))); /* full at either end */
 }
 
 static void add_up_wide(const values *run, const bw_totals *totals, const uint8_t *spilled, int16_t owed, int32_t vectors) {

@@ -136,7 +136,7 @@ static void change_lookup(bw_step_plan *step, const manner *how, const bw_kernel
     cut->part_outputs = how->part_outputs > 0 && how->part_outputs < outputs ? how->part_outputs : outputs;
     cut->parts = (outputs + cut->part_outputs - 1) / cut->part_outputs;
     step->items = cut->tile_rows * cut->strips * cut->parts;
-    step->slots = how->threads == 1 ? 0 : how->threads == 2 ? 1 : step->items; /* shared, be they many or few */
+    step->shared = how->threads > 1; /* be they many or few */
 }
 
 static void note_variant(const bw_lookup *lookup, bw_variants *variants) {

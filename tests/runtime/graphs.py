@@ -253,7 +253,7 @@ def in_place():
 def shared():
     """Yield networks large enough for threads to share each step: the runtime runs short steps on one thread."""
     rng = np.random.default_rng(9)
-    for window, stride, channels, outputs in ((3, 1, 40, 48), (3, 2, 80, 80), (1, 1, 150, 128), (5, 1, 20, 32)):
+    for window, stride, channels, outputs in ((3, 1, 40, 48), (3, 2, 80, 80), (1, 1, 720, 48), (5, 1, 60, 24)):
         nodes = [
             requantise("k", PIXELS, 1, 0, 0, 0, 255, 31),
             around(rng, "c", "k", outputs, window, channels, stride),
