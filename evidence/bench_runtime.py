@@ -34,6 +34,7 @@ from bitwren.report.peers.processor import HELD_TO, processor
 from bitwren.report.undisturbed import Cores
 from bitwren.report.worker import OURS, time_runs
 
+TOGETHER = 4  # pictures one by one in a turn
 CLASSES = tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"])
 BARS = {  # times faster than the best float peer, than the best int8 peer; at every number of threads
     "authors-20-10": (5.0, 3.0),
@@ -155,20 +156,21 @@ def bars(name: str, figures: dict) -> list[dict]:
 def scaling(model: Path, pixels: np.ndarray, plan: Plan, rounds: int) -> list[dict]:
     """Return the runtime's seconds for a picture: one at a time on one thread and on two, and all at a time, in turns.
 
-    Each time is one of all the pictures, so that all ways have the same to do.
+    Of single pictures a turn has only a few, so that it is short; each round has all of them, so that all ways have the
+    same to do.
     """
-    singles = np.split(pixels, len(pixels))
+    lots = np.split(pixels, range(TOGETHER, len(pixels), TOGETHER))
     with Runtime(model) as runtime:
-        ways = {
-            (threads, batch): functools.partial(lambda parts, n: [runtime.run(p, n) for p in parts], parts, threads)
-            for threads, batch, parts in ((1, 1, singles), (2, 1, singles), (1, len(pixels), [pixels]))
-        }
-        times = {way: [] for way in ways}
+        ways = [(1, 1, lots), (2, 1, lots), (1, len(pixels), [pixels])]
+        times = {(threads, batch): [] for threads, batch, _ in ways}
         for _ in range(rounds):
-            for way, run in ways.items():
-                taken = plan.turn(functools.partial(time_runs, run, plan.seconds, 1000))
-                times[way] += [t / len(pixels) for t in taken]
-    return [{"threads": threads, "batch": batch} | spread(times[threads, batch]) for threads, batch in ways]
+            for threads, batch, turns in ways:
+                for lot in turns:
+                    parts = np.split(lot, range(batch, len(lot), batch))
+                    run = functools.partial(lambda parts, n: [runtime.run(p, n) for p in parts], parts, threads)
+                    taken = plan.turn(functools.partial(time_runs, run, plan.seconds / len(turns), 1000))
+                    times[threads, batch] += [t / len(lot) for t in taken]
+    return [{"threads": threads, "batch": batch} | spread(times[threads, batch]) for threads, batch in times]
 
 
 def own_bars(name: str, figures: dict) -> list[dict]:

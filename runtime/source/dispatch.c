@@ -61,10 +61,8 @@ double bw_seconds(void) {
 }
 
 double bw_seconds_of_reading(void) {
-    double least = 1;
-    for (int k = 0; k < 100; k++) {
-        const double start = bw_seconds(), taken = bw_seconds() - start;
-        if (taken < least) least = taken;
-    }
-    return least;
+    enum { READINGS = 100 };
+    const double start = bw_seconds();
+    for (int k = 1; k < READINGS; k++) bw_seconds();
+    return (bw_seconds() - start) / READINGS;
 }

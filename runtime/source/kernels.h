@@ -224,6 +224,6 @@ size_t bw_totals_bytes(const bw_sum *step);
 const bw_kernels *bw_find_kernels(const char *name);
 
 double bw_seconds(void); /* of a clock that only moves forward */
-double bw_seconds_of_reading(void); /* that bw_seconds takes, the least of many times */
+double bw_seconds_of_reading(void); /* that bw_seconds takes now, the mean of many times */
 
 #endif

@@ -21,7 +21,7 @@ struct bitwren_runner {
     size_t arena_each, scratch_each;
     bw_sharing stages; /* of `one` */
     double *seconds;  /* (threads, steps of `one`, BW_PARTS), or NULL */
-    double reading;    /* seconds that bw_seconds takes, where `seconds` is not NULL */
+    double reading;    /* seconds that bw_seconds takes in this run, where `seconds` is not NULL */
     uint64_t pictures;
     uint64_t runs; /* of `one` */
 };
@@ -81,6 +81,7 @@ static void run_one(bitwren_runner *runner, job *j) {
     const bw_plan *plan = &runner->one;
     const bw_sharing *stages = &runner->stages;
     runner->runs++;
+    if (runner->seconds != NULL) runner->reading = bw_seconds_of_reading(); /* others on the machine make it longer */
     if (runner->sharing > 1) bw_team_run(runner->team, stages->units, stages->stage_count, do_units, j);
     else
         for (int32_t s = 0; s < stages->stage_count; s++) do_units(j, 0, s, 0, stages->units[s]);
@@ -191,10 +192,7 @@ bitwren_status bitwren_start(const bitwren_network *network, const bitwren_start
         runner->arena = many <= SIZE_MAX / threads ? bw_take(&heap, 1, one > many * threads ? one : many * threads) : NULL;
         runner->scratch = bw_take(&heap, threads, runner->scratch_each);
         const size_t parts = (size_t)runner->one.step_count * BW_PARTS;
-        if (options->profile) {
-            runner->seconds = bw_take(&heap, threads * parts, sizeof *runner->seconds);
-            runner->reading = bw_seconds_of_reading();
-        }
+        if (options->profile) runner->seconds = bw_take(&heap, threads * parts, sizeof *runner->seconds);
         if (runner->arena && runner->scratch && (!options->profile || runner->seconds) &&
             bw_open_sharing(&heap, network->kernels, &runner->one, runner->sharing, &runner->stages))
             status = bw_team_start(&heap, runner->threads, runner->stages.stage_count, &runner->team);
