@@ -154,10 +154,10 @@ def bars(name: str, figures: dict) -> list[dict]:
 
 
 def scaling(model: Path, pixels: np.ndarray, plan: Plan, rounds: int) -> list[dict]:
-    """Return the runtime's seconds for a picture, in turns: on one thread and on two, and one at a time and all at once.
+    """Return the runtime's seconds for a picture, in turns: on one thread and on two, one at a time and all at once.
 
-    What is compared has the same pictures and turns as long as each other's, for a long one is seldom undisturbed: a few
-    pictures where threads are, all of them where batches are.
+    What is compared has the same pictures, and as many in a turn, for a long turn is seldom undisturbed: a few where
+    threads are compared, all of them where batches are.
     """
     lots = np.split(pixels, range(TOGETHER, len(pixels), TOGETHER))
     with Runtime(model) as runtime:
