@@ -79,7 +79,7 @@ def fractions(seed):
                     requantise("less", "conv", multiplier, offset, shift),
                     Add("both", ("less", "more")),
                 ]
-                made = network((2, 7, 5), *nodes, Sum("logits", "both"), classes=2)
+                made = network((2, 8, 8), *nodes, Sum("logits", "both"), classes=2)
                 name = f"fraction {multiplier} >> {shift} + {offset} {('narrow', 'wide')[wide]}"
                 yield name, made, pictures_for(made, 5, shift)
 
