@@ -106,8 +106,8 @@ static void wait_for_end(bw_team *team, const progress *step, unsigned run) {
 /* ------------------------------------------------------------------ working */
 
 /* Of a step of this run, take the next items that nobody has. Large shares first, for each costs a moment, of an even
- * number, for sets are quickest looked up two at once; single ones in the end, for then nobody waits long. Returns 1: from <= k < to are this thread's; 0: there are none; -1:
- * the run is over. */
+ * number, for sets are quickest looked up two at once; single ones in the end, for then nobody waits long. Returns 1:
+ * from <= k < to are this thread's; 0: there are none; -1: the run is over. */
 static int take_items(const bw_team *team, progress *step, int32_t thread, unsigned run, int32_t *from, int32_t *to) {
     for (;;) {
         uint64_t left = atomic_load(&step->left);
