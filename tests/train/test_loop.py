@@ -1,10 +1,8 @@
 """The training loop: which network it keeps, when it stops, what it writes; and the moments, the decay, the input."""
 
-import errno
 import functools
 import json
 import math
-import os
 import resource
 import shutil
 from pathlib import Path
@@ -16,7 +14,6 @@ from safetensors.torch import load_file
 from torch import nn
 from train_runs import TINY, contents
 
-from bitwren.atomic import write_atomic
 from bitwren.errors import BitwrenError, DataError, TrainingError, UsageError, WriteError
 from bitwren.pictures import Pictures, streamed
 from bitwren.recipe import load_recipe
@@ -140,22 +137,6 @@ def test_a_full_disk_keeps_the_old_checkpoint(photos, tmp_path, size, finished, 
     assert not list(folder.glob("*.partial"))
     assert (folder / "last.safetensors").read_bytes() == (finished.run.folder / "last.safetensors").read_bytes()
     assert contents(folder)["last.safetensors"] == before["last.safetensors"]
-
-
-@pytest.mark.parametrize("function", ["open", "os.fsync", "os.replace"])
-def test_no_space_left_at_any_call(monkeypatch, tmp_path, function):
-    path = tmp_path / "file"
-    write_atomic(path, b"old")
-
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(f"bitwren.atomic.{function}", full, raising=False)
-    with pytest.raises(WriteError, match=r"^.*/file: cannot be written: No space left on device; the previous"):
-        write_atomic(path, b"new")
-    monkeypatch.undo()
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("where", ["file/run", "file"])

@@ -22,14 +22,14 @@ def trace(image: Image) -> int:
     newer = version is not None and tuple(map(int, version.groups())) >= (8, 1)
     one_at_a_time = ["-accel", "tcg,one-insn-per-tb=on"] if newer else ["-singlestep"]
     first, last = image.symbols["at_network_start"], image.symbols["at_network_code_end"] - 1
-    logged = ["-d", "exec,nochain", "-dfilter", f"{first:#x}..{last:#x}", "-D", "/dev/stdout"]
+    logged = ["-d", "exec,nochain", "-dfilter", f"{first:#x}..{last:#x}"]
     words = [emulator, *image.machine.options, "-kernel", image.path.name, *OPTIONS, *one_at_a_time, *logged]
-    with subprocess.Popen(
-        words, cwd=image.path.parent, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=1 << 20
-    ) as process:
+    # The log is the emulator's standard error, which needs no name: /dev/stdout is not there, or not it, everywhere.
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, cwd=image.path.parent, bufsize=1 << 20, **streams) as process:
         try:
             # One that is stopped, as the clock asks for its turn, comes again.
-            executed = sum((line[:5] == b"Trace") - (line[:7] == b"Stopped") for line in process.stdout)
+            executed = sum((line[:5] == b"Trace") - (line[:7] == b"Stopped") for line in process.stderr)
         except BaseException:
             process.kill()
             raise
