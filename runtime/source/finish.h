@@ -291,25 +291,30 @@ INLINE void add_plane(const bw_plane *plane, const char *inner, int32_t y, int32
     }
 }
 
-/* Fetch what comes next of a plane, its next channel: the run's vectors, or, where other threads have the plane in their
- * caches, what will be stored, the halo too, so that these give it up before the stores wait for it. */
-INLINE void prefetch_next(const bw_instruction *in, const char *inner, int32_t channel, int32_t y, int32_t x, int32_t count,
+/* Fetch rows from <= y < to of a channel, whose first inner vector is at `inner`. */
+INLINE void prefetch_rows(const bw_plane *plane, const char *inner, int32_t from, int32_t to, const int to_store) {
+    const ptrdiff_t vector = (ptrdiff_t)(BW_LANES * plane->bytes), row = (ptrdiff_t)plane->row_stride * vector;
+    for (int32_t y = from; y < to; y++) {
+        const char *at = inner + y * row - plane->left * vector;
+        for (const char *end = at + (ptrdiff_t)plane->channel_stride * vector; at < end; at += BW_ALIGNMENT) {
+            if (to_store) prefetch_to_store(at);
+            else prefetch(at);
+        }
+    }
+}
+
+/* Fetch what comes next of a plane, its next channel: the run's rows, and, where other threads have the plane in their
+ * caches, the halo's that are made of them, so that these give it up before the stores wait for it. */
+INLINE void prefetch_next(const bw_instruction *in, const char *inner, int32_t channel, int32_t y, int32_t count,
                           const int32_t rows) {
     const bw_plane *plane = in->plane;
-    const ptrdiff_t vector = (ptrdiff_t)(BW_LANES * plane->bytes), row = (ptrdiff_t)plane->row_stride * vector;
     if (channel + 1 >= plane->channels) return;
-    inner += (ptrdiff_t)plane->channel_stride * vector;
-    const char *first = inner + bw_step(plane, y, x) * vector;
-    if (in->prefetch == BW_TO_READ) {
-        for (ptrdiff_t at = 0; at < count * vector; at += BW_ALIGNMENT) prefetch(first + at);
-        return;
-    }
+    inner += plane->channel_stride * BW_LANES * plane->bytes;
     const int32_t whole = count / plane->block_width, below = y + (whole > rows ? whole : rows);
-    for (const char *at = first; at < inner + below * row; at += BW_ALIGNMENT) prefetch_to_store(at);
-    for (ptrdiff_t at = 0; y == 0 && at < plane->bottom * row; at += BW_ALIGNMENT)
-        prefetch_to_store(inner + plane->block_height * row + at);
-    for (ptrdiff_t at = 0; below == plane->block_height && at < plane->top * row; at += BW_ALIGNMENT)
-        prefetch_to_store(inner - plane->top * row + at);
+    prefetch_rows(plane, inner, y, below, in->prefetch == BW_TO_STORE);
+    if (in->prefetch == BW_TO_READ) return;
+    if (y == 0) prefetch_rows(plane, inner, plane->block_height, plane->block_height + plane->bottom, 1);
+    if (below == plane->block_height) prefetch_rows(plane, inner, -plane->top, 0, 1);
 }
 
 /* The first tile of the run begins at inner vector (y, x) of `channel`. */
@@ -321,7 +326,7 @@ INLINE void run_program(const bw_program *program, char *arena, int32_t channel,
         char *inner = NULL; /* of the plane's channel */
         if (in->plane != NULL) {
             inner = arena + in->plane->offset + bw_inner(in->plane, channel) * BW_LANES * in->plane->bytes;
-            if (in->prefetch != BW_NOT_AHEAD) prefetch_next(in, inner, channel, y, x, value->count, vectors / columns);
+            if (in->prefetch != BW_NOT_AHEAD) prefetch_next(in, inner, channel, y, value->count, vectors / columns);
         }
         switch (in->action) {
         case BW_KEEP: keep_values(&kept[in->slot], value, in->stays, vectors); break;

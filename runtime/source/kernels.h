@@ -174,6 +174,7 @@ typedef struct {
     int32_t item, from, to;
     char *sums; /* bw_sums_bytes, at a multiple of BW_ALIGNMENT */
     int starts;
+    int shared; /* whether other threads do other sets, or the same of other items */
 } bw_sets;
 
 /* Output channels from <= k < to of an item's part: the program gets the total of their sums, of all sets. What stands at

@@ -53,9 +53,9 @@ static int make_halo(bw_heap *heap, bw_plane *plane) {
     const int32_t up = floor_div(-plane->top, height), down = floor_div(height + plane->bottom - 1, height);
     const int32_t west = floor_div(-plane->left, width), east = floor_div(width + plane->right - 1, width);
     const int32_t across = east - west + 1;
-    const size_t around = (size_t)(plane->top + height + plane->bottom) * plane->row_stride - (size_t)height * (size_t)width;
+    const size_t all = (size_t)(plane->top + height + plane->bottom) * plane->channel_stride;
     bw_shuffle *shuffles = bw_take(heap, (size_t)(down - up + 1) * (size_t)across, sizeof *shuffles);
-    bw_halo *halos = bw_take(heap, around, sizeof *halos);
+    bw_halo *halos = bw_take(heap, all - (size_t)height * (size_t)width, sizeof *halos);
     int32_t *first = bw_take(heap, (size_t)height * (size_t)width + 1, sizeof *first);
     if (shuffles == NULL || halos == NULL || first == NULL) return 0;
     for (int32_t y = up; y <= down; y++)
@@ -82,8 +82,8 @@ static int make_halo(bw_heap *heap, bw_plane *plane) {
 }
 
 int bw_lay_out(bw_heap *heap, bw_plane *plane) {
-    plane->row_stride = (size_t)(plane->left + plane->block_width + plane->right);
-    plane->channel_stride = (size_t)(plane->top + plane->block_height + plane->bottom) * plane->row_stride;
+    plane->channel_stride = (size_t)(plane->left + plane->block_width + plane->right);
+    plane->row_stride = (size_t)plane->channels * plane->channel_stride;
     plane->row_mask = plane->column_mask = NULL;
     return make_masks(heap, plane) && make_halo(heap, plane);
 }

@@ -8,6 +8,9 @@
  * and vector (y, x) of a channel holds position (y, x) of every block. So a step of one pixel is a step to another
  * vector, never an unaligned load. Around the block's vectors lie those that a window reads beyond it, the halo: each is
  * an inner vector with its lanes moved to the neighbouring block, and 0 where that is outside the picture.
+ *
+ * Vectors follow each other row by row, and within a row channel by channel. So threads that share a picture by its rows
+ * share few lines of memory, and what a processor fetches ahead of a thread is mostly that thread's own.
  */
 #ifndef BW_LAYOUT_H
 #define BW_LAYOUT_H
@@ -34,7 +37,7 @@ typedef struct {
     const bw_shuffle *shuffle;
 } bw_halo;
 
-/* A tensor's place. Vector (y, x) of channel c is number c * channel_stride + (y + top) * row_stride + x + left. */
+/* A tensor's place. Vector (y, x) of channel c is number (y + top) * row_stride + c * channel_stride + x + left. */
 typedef struct {
     int32_t channels, height, width; /* of the tensor */
     bw_grid grid;
@@ -51,7 +54,7 @@ typedef struct {
 } bw_plane;
 
 static inline size_t bw_plane_bytes(const bw_plane *plane) {
-    return (size_t)plane->channels * plane->channel_stride * BW_LANES * plane->bytes;
+    return (size_t)(plane->top + plane->block_height + plane->bottom) * plane->row_stride * BW_LANES * plane->bytes;
 }
 
 /* Number of the first inner vector of a channel, and of inner vector (y, x) from there. */

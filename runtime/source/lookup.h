@@ -139,9 +139,32 @@ INLINE lookup_item open_item(const bw_lookup *step, int32_t number, char *tables
     return item;
 }
 
+/* Read rows from <= y < to of an input's channels, a byte of each cache line. */
+static void touch_rows(const bw_plane *plane, const char *arena, int32_t first, int32_t channels, int32_t from, int32_t to) {
+    const ptrdiff_t vector = (ptrdiff_t)(BW_LANES * plane->bytes), bytes = channels * (ptrdiff_t)plane->channel_stride * vector;
+    for (int32_t y = from; y < to; y++) {
+        const char *row = arena + plane->offset + ((ptrdiff_t)bw_inner(plane, first) + bw_step(plane, y, -plane->left)) * vector;
+        for (ptrdiff_t at = 0; at < bytes; at += BW_ALIGNMENT) (void)*(const volatile char *)(row + at);
+    }
+}
+
+/* Read what tiles need of the rows above and below their own: other threads may have them in their caches. Many lines at a
+ * time come a lot sooner than as the tables need them; and processors heed a prefetch less than a load, where a line has
+ * been written by another core. */
+static void touch_neighbours(const bw_lookup *step, const bw_context *context, const bw_sets *sets, const lookup_item *item) {
+    const bw_index_form *form = &step->form;
+    const int32_t each = form->group * form->set_groups, first = sets->from * each, left = form->channels - first;
+    const int32_t wanted = (sets->to - sets->from) * each, channels = wanted < left ? wanted : left;
+    const int32_t rows = bw_tile_rows(step->tile), own = item->y * step->stride;
+    const int32_t end = own - step->top + (rows - 1) * step->stride + form->window;
+    touch_rows(step->input, context->arena, first, channels, own - step->top, own);
+    touch_rows(step->input, context->arena, first, channels, own + rows * step->stride, end);
+}
+
 INLINE lookup_item open_sets(const bw_lookup *step, const bw_context *context, const bw_sets *sets, const int32_t vectors) {
     lookup_item item = open_item(step, sets->item, context->scratch);
     open_sums(&item, step, sets->sums);
+    if (sets->shared && step->cut.tile_rows > 1) touch_neighbours(step, context, sets, &item);
     if (!sets->starts) return item;
     memset(item.spilled, 0, (size_t)item.tiles);
     for (int32_t k = 0; k < item.tiles * vectors; k++) item.bound[k] = v_set(step->most_owed);
@@ -308,10 +331,10 @@ INLINE void lookup_3x3(const bw_lookup *step, const bw_context *context, const b
     const bw_index_form *form = &step->form;
     const table_source source = open_source(step->input);
     const char *input = context->arena + step->input->offset;
+    double since = context->seconds != NULL ? bw_seconds() : 0;
     lookup_item item = open_sets(step, context, sets, vectors);
     const ptrdiff_t corner = bw_step(step->input, item.y * stride - step->top, item.x * stride - step->left);
     const size_t next_index = (size_t)form->outputs * (size_t)form->index_bytes;
-    double since = context->seconds != NULL ? bw_seconds() : 0;
     for (int32_t set = sets->from, groups; set < sets->to; set += groups) {
         groups = set + step->groups_at_once <= sets->to ? step->groups_at_once : 1;
         const uint8_t *index = step->indices + (size_t)set * next_index + (size_t)item.first * (size_t)form->index_bytes;
@@ -439,12 +462,12 @@ INLINE void lookup_any(const bw_lookup *step, const bw_context *context, const b
     const table_source source = open_source(step->input);
     const char *input = context->arena + step->input->offset;
     const uint8_t *index = step->indices;
+    double since = context->seconds != NULL ? bw_seconds() : 0;
     lookup_item item = open_sets(step, context, sets, vectors);
     /* Tables stand as the positions do, column by column; under a window of one, group by group. */
     int32_t tile_at[BW_MAX_TILE];
     for (int32_t i = 0; i < vectors; i++)
         tile_at[i] = window > 1 ? (i % columns * stride * high + i / columns * stride) * table_step : i * table_step;
-    double since = context->seconds != NULL ? bw_seconds() : 0;
     for (int32_t set = sets->from; set < sets->to; set++) {
         const int32_t first = set * form->set_groups * group, left = (form->channels - first + group - 1) / group;
         const int32_t groups = left < form->set_groups ? left : form->set_groups;

@@ -29,7 +29,7 @@ static int may_replace(const maker *m, int32_t before, int32_t after) {
     const bw_plane *a = &m->planes[before], *b = &m->planes[after];
     if (from->last_use != to->producer || from->producer == to->producer || a->channels != b->channels) return 0;
     if (a->channel_stride != b->channel_stride || a->row_stride != b->row_stride || a->bytes != b->bytes) return 0;
-    if (a->channel_stride != (size_t)a->block_height * (size_t)a->block_width) return 0; /* a halo */
+    if (a->top + a->left + a->bottom + a->right > 0) return 0;
     const bw_draft_step *step = &m->draft->steps[to->producer];
     if (step->input == before) return 0;
     int32_t reads = 0, stored = 0;

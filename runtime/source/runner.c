@@ -84,7 +84,7 @@ static void run_one(bitwren_runner *runner, job *j) {
     if (runner->seconds != NULL) runner->reading = bw_seconds_of_reading(); /* others on the machine make it longer */
     if (runner->sharing > 1) bw_team_run(runner->team, stages->units, stages->stage_count, do_units, j);
     else
-        for (int32_t s = 0; s < stages->stage_count; s++) do_units(j, 0, s, 0, stages->units[s]);
+        for (int32_t s = 0; s < stages->stage_count; s++) do_units(j, 0, s, 0, stages->units[s].items);
     const bw_context context = {.arena = runner->arena, .pictures = 1};
     read_logits(plan, &context, runner->network->graph.class_count, j->logits);
 }
@@ -121,9 +121,9 @@ bitwren_status bitwren_run(bitwren_runner *runner, const uint8_t *pixels, size_t
         const size_t each = runner->many.step_count > 0 ? (size_t)runner->many.pictures : 0;
         if (each > 0 && count >= each * (size_t)runner->threads) {
             const size_t lots = count / each < INT32_MAX / 2 ? count / each : INT32_MAX / 2;
-            const int32_t items = (int32_t)lots;
+            const bw_team_step step = {(int32_t)lots, 1};
             done = lots * each;
-            bw_team_run(runner->team, &items, 1, do_lots, &j);
+            bw_team_run(runner->team, &step, 1, do_lots, &j);
         } else {
             run_one(runner, &j);
         }

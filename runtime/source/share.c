@@ -13,7 +13,7 @@ static int32_t outputs_of(const bw_lookup *lookup, int32_t item) {
 
 static void look_up(const bw_kernels *kernels, const bw_lookup *lookup, const bw_context *context, int32_t item) {
     char *sums = context->scratch + bw_tables_bytes(lookup);
-    kernels->lookup(lookup, context, &(bw_sets){item, 0, lookup->form.sets, sums, 1});
+    kernels->lookup(lookup, context, &(bw_sets){item, 0, lookup->form.sets, sums, 1, 0});
     kernels->finish(lookup, context, &(bw_totals){item, 0, outputs_of(lookup, item), &sums, 1});
 }
 
@@ -30,59 +30,73 @@ void bw_do_item(const bw_kernels *kernels, const bw_step_plan *step, const bw_co
 
 /* ------------------------------------------------------------------ stages */
 
-static void add_stage(bw_sharing *sharing, bw_stage_kind kind, int32_t step, int32_t units) {
+static void add_stage(bw_sharing *sharing, bw_stage_kind kind, int32_t step, int32_t units, int32_t block) {
     sharing->stages[sharing->stage_count] = (bw_stage){kind, step};
-    sharing->units[sharing->stage_count++] = units;
+    sharing->units[sharing->stage_count++] = (bw_team_step){units, block};
 }
+
+static int32_t units_of_outputs(const bw_lookup *lookup) { return (lookup->cut.part_outputs - 1) / FINISH_OUTPUTS + 1; }
 
 int bw_open_sharing(bw_heap *heap, const bw_kernels *kernels, const bw_plan *plan, int32_t threads, bw_sharing *sharing) {
     const size_t most = 2 * (size_t)plan->step_count;
-    *sharing = (bw_sharing){.kernels = kernels, .plan = plan, .threads = threads};
+    *sharing = (bw_sharing){.kernels = kernels, .plan = plan, .threads = threads, .most_items = 1};
     sharing->stages = bw_take(heap, most, sizeof *sharing->stages);
     sharing->units = bw_take(heap, most, sizeof *sharing->units);
-    sharing->looked_up = bw_take(heap, (size_t)threads, sizeof *sharing->looked_up);
-    if (sharing->stages == NULL || sharing->units == NULL || sharing->looked_up == NULL) return 0;
+    if (sharing->stages == NULL || sharing->units == NULL) return 0;
     for (int32_t s = 0; s < plan->step_count; s++) {
         const bw_step_plan *step = &plan->steps[s];
         if (step->shared) {
-            add_stage(sharing, BW_SETS, s, step->as.lookup.form.sets);
-            add_stage(sharing, BW_OUTPUTS, s, (step->as.lookup.cut.part_outputs - 1) / FINISH_OUTPUTS + 1);
+            const bw_lookup *lookup = &step->as.lookup;
+            add_stage(sharing, BW_SETS, s, step->items * lookup->form.sets, lookup->form.sets);
+            add_stage(sharing, BW_OUTPUTS, s, step->items * units_of_outputs(lookup), 1);
+            if (step->items > sharing->most_items) sharing->most_items = step->items;
         } else {
-            add_stage(sharing, BW_ITEMS, s, step->items);
+            add_stage(sharing, BW_ITEMS, s, step->items, 1);
         }
     }
-    return 1;
+    sharing->looked_up = bw_take(heap, (size_t)threads * (size_t)sharing->most_items, sizeof *sharing->looked_up);
+    return sharing->looked_up != NULL;
 }
 
 /* ------------------------------------------------------------------ units */
 
+/* Where units from <= k < to begin that are of one item, which has `each`. */
+typedef struct {
+    int32_t item, from, to; /* units within the item */
+} units_of_item;
+
+static units_of_item first_units(int32_t from, int32_t to, int32_t each) {
+    const int32_t item = from / each, before = item * each;
+    return (units_of_item){item, from - before, to - before < each ? to - before : each};
+}
+
+static bw_looked_up *looked_up_by(const bw_sharing *sharing, int32_t thread, int32_t item) {
+    return &sharing->looked_up[thread * sharing->most_items + item];
+}
+
 static void do_sets(const bw_sharing *sharing, uint64_t number, const bw_step_plan *step, int32_t thread,
-                    const bw_context *context, int32_t from, int32_t to) {
+                    const bw_context *context, const units_of_item *sets) {
     const bw_lookup *lookup = &step->as.lookup;
-    bw_looked_up *mine = &sharing->looked_up[thread];
+    bw_looked_up *mine = looked_up_by(sharing, thread, sets->item);
     const int starts = mine->stage != number;
-    if (starts) *mine = (bw_looked_up){number, context->scratch + bw_tables_bytes(lookup)};
-    for (int32_t item = 0; item < step->items; item++) {
-        char *sums = mine->sums + (size_t)item * bw_sums_bytes(lookup);
-        sharing->kernels->lookup(lookup, context, &(bw_sets){item, from, to, sums, starts});
-    }
+    char *all = context->scratch + bw_tables_bytes(lookup);
+    if (starts) *mine = (bw_looked_up){number, all + (size_t)sets->item * bw_sums_bytes(lookup)};
+    sharing->kernels->lookup(lookup, context, &(bw_sets){sets->item, sets->from, sets->to, mine->sums, starts, 1});
 }
 
 /* number: of the stage in which the sums were made. */
 static void do_outputs(const bw_sharing *sharing, uint64_t number, const bw_step_plan *step, const bw_context *context,
-                       int32_t from, int32_t to) {
+                       const units_of_item *units) {
     const bw_lookup *lookup = &step->as.lookup;
-    for (int32_t item = 0; item < step->items; item++) {
-        const int32_t outputs = outputs_of(lookup, item), end = to * FINISH_OUTPUTS;
-        if (from * FINISH_OUTPUTS >= outputs) continue; /* the last part of all outputs may have fewer */
-        char *sums[BW_MOST_SHARING];
-        bw_totals totals = {item, from * FINISH_OUTPUTS, end < outputs ? end : outputs, sums, 0};
-        for (int32_t thread = 0; thread < sharing->threads; thread++) {
-            const bw_looked_up *its = &sharing->looked_up[thread];
-            if (its->stage == number) sums[totals.count++] = its->sums + (size_t)item * bw_sums_bytes(lookup);
-        }
-        sharing->kernels->finish(lookup, context, &totals);
+    const int32_t outputs = outputs_of(lookup, units->item), from = units->from * FINISH_OUTPUTS, to = units->to * FINISH_OUTPUTS;
+    if (from >= outputs) return; /* the last part of all outputs may have fewer */
+    char *sums[BW_MOST_SHARING];
+    bw_totals totals = {units->item, from, to < outputs ? to : outputs, sums, 0};
+    for (int32_t thread = 0; thread < sharing->threads; thread++) {
+        const bw_looked_up *its = looked_up_by(sharing, thread, units->item);
+        if (its->stage == number) sums[totals.count++] = its->sums;
     }
+    sharing->kernels->finish(lookup, context, &totals);
 }
 
 void bw_do_units(const bw_sharing *sharing, uint64_t run, int32_t number, int32_t thread, const bw_context *context,
@@ -90,11 +104,14 @@ void bw_do_units(const bw_sharing *sharing, uint64_t run, int32_t number, int32_
     const bw_stage *stage = &sharing->stages[number];
     const bw_step_plan *step = &sharing->plan->steps[stage->step];
     const uint64_t counted = run * (uint64_t)sharing->stage_count + (uint64_t)number;
-    switch (stage->kind) {
-    case BW_ITEMS:
-        for (int32_t item = from; item < to; item++) bw_do_item(sharing->kernels, step, context, item);
-        break;
-    case BW_SETS: do_sets(sharing, counted, step, thread, context, from, to); break;
-    case BW_OUTPUTS: do_outputs(sharing, counted - 1, step, context, from, to); break;
+    const int32_t each = sharing->units[number].items / step->items; /* units of an item */
+    while (from < to) {
+        const units_of_item units = first_units(from, to, each);
+        switch (stage->kind) {
+        case BW_ITEMS: bw_do_item(sharing->kernels, step, context, from); break;
+        case BW_SETS: do_sets(sharing, counted, step, thread, context, &units); break;
+        case BW_OUTPUTS: do_outputs(sharing, counted - 1, step, context, &units); break;
+        }
+        from += units.to - units.from;
     }
 }

@@ -3,14 +3,16 @@
  *
  * Mostly a step is a stage, and its items are the units. Where they are few, threads would wait for the last of them, and
  * seldom are all cores equally quick: there are other processes, other guests of the machine, cores of two kinds. So a
- * lookup of few items is shared set by set, and takes two stages. In the first, a unit is a set, in all items, and each thread
- * adds what it looks up to sums of its own. In the second, a unit is some outputs of all items, and the sums of the threads
- * are totalled. What a thread finishes is then mostly what it looks up next: the same channels, in its own cache.
+ * lookup of few items is shared set by set, and takes two stages. In the first, a unit is a set of an item, and each thread
+ * adds what it looks up to sums of its own. In the second, a unit is some outputs of an item, and the sums of the threads
+ * are totalled: one or a few items have several. What a thread finishes is then mostly what it looks up next: the same rows,
+ * or of a single item the same channels, in its own cache.
  */
 #ifndef BW_SHARE_H
 #define BW_SHARE_H
 
 #include "plan.h"
+#include "team.h"
 
 typedef enum { BW_ITEMS, BW_SETS, BW_OUTPUTS } bw_stage_kind;
 
@@ -19,19 +21,20 @@ typedef struct {
     int32_t step;
 } bw_stage;
 
-/* What a thread has looked up last. */
+/* What a thread has looked up of an item last. */
 typedef struct {
     uint64_t stage; /* in which its sums were made, counted over all runs from 1 on; 0: none */
-    char *sums;     /* of the first item; those of the others follow */
+    char *sums;
 } bw_looked_up;
 
 typedef struct {
     const bw_kernels *kernels;
     const bw_plan *plan;
     bw_stage *stages;
-    int32_t *units; /* (stage_count) */
+    bw_team_step *units; /* (stage_count): a stage is a step of the team */
     int32_t stage_count, threads;
-    bw_looked_up *looked_up; /* (threads) */
+    int32_t most_items;      /* of a step that is shared set by set */
+    bw_looked_up *looked_up; /* (threads, most_items) */
 } bw_sharing;
 
 /* Returns 0 for want of memory. */

@@ -13,13 +13,14 @@
 #define MOST_LOOKS 4000 /* some 40 microseconds */
 #define FEWEST_LOOKS 8
 #define MOST_GRAINS 0xFFFF /* of a step */
+#define FEW_GRAINS 3 /* that are left to the thread that has begun their block */
 #define SHORT_SLEEP 200e-6 /* seconds, of which waking up takes 50 */
 
 /* How far a step has come. The upper halves of `left` and `done` hold the number of the run that they belong to: a thread
  * that is late, and still thinks of an earlier run, takes nothing of this one by mistake. */
 typedef struct {
     _Alignas(64) _Atomic uint64_t left; /* grains from the upper 16 bits of the lower half up to the lower 16 */
-    atomic_int items, grain;
+    atomic_int items, grain, block; /* block: 1 where a grain is more than an item */
     _Alignas(64) _Atomic uint64_t done; /* items done; those who wait look at it and leave `left` to the others' caches */
 } progress;
 
@@ -105,6 +106,11 @@ static void wait_for_end(bw_team *team, const progress *step, unsigned run) {
 
 /* ------------------------------------------------------------------ working */
 
+/* Whether what is left, low <= grain < high, are the last few of a block that another thread has begun from the other end. */
+static int are_anothers(int32_t low, int32_t high, int32_t block, int upwards) {
+    return high - low <= FEW_GRAINS && (upwards ? low : high) % block == 0 && (upwards ? high : low) % block != 0;
+}
+
 /* Of a step of this run, take the next items that nobody has. Large shares first, for each costs a moment, of an even
  * number, for sets are quickest looked up two at once; single ones in the end, for then nobody waits long. Returns 1:
  * from <= k < to are this thread's; 0: there are none; -1: the run is over. */
@@ -113,9 +119,10 @@ static int take_items(const bw_team *team, progress *step, int32_t thread, unsig
         uint64_t left = atomic_load(&step->left);
         if (left >> 32 != run) return -1;
         const int32_t low = (int32_t)(left >> 16 & MOST_GRAINS), high = (int32_t)(left & MOST_GRAINS);
-        if (low >= high) return 0;
-        const int32_t share = 1 + (high - low) / (2 * team->threads), take = share > 1 ? share / 2 * 2 : 1;
         const int upwards = bw_takes_upwards(thread);
+        const int32_t block = atomic_load_explicit(&step->block, memory_order_relaxed);
+        if (low >= high || are_anothers(low, high, block, upwards)) return 0;
+        const int32_t share = 1 + (high - low) / (2 * team->threads), take = share > 1 ? share / 2 * 2 : 1;
         const uint64_t rest = upwards ? range(run, low + take, high) : range(run, low, high - take);
         const int32_t items = atomic_load_explicit(&step->items, memory_order_relaxed);
         const int32_t grain = atomic_load_explicit(&step->grain, memory_order_relaxed);
@@ -159,24 +166,25 @@ static void *work_in_team(void *argument) {
     }
 }
 
-void bw_team_run(bw_team *team, const int32_t *items, int32_t steps, bw_work *work, void *about) {
+void bw_team_run(bw_team *team, const bw_team_step *steps, int32_t count, bw_work *work, void *about) {
     if (team->threads == 1) {
-        for (int32_t s = 0; s < steps; s++) work(about, 0, s, 0, items[s]);
+        for (int32_t s = 0; s < count; s++) work(about, 0, s, 0, steps[s].items);
         return;
     }
     const unsigned run = atomic_load(&team->run) + 1;
-    atomic_store(&team->step_count, steps);
+    atomic_store(&team->step_count, count);
     atomic_store(&team->work, work);
     atomic_store(&team->about, about);
-    for (int32_t s = 0; s < steps; s++) {
+    for (int32_t s = 0; s < count; s++) {
         progress *step = &team->steps[s];
-        const int32_t grain = (items[s] - 1) / MOST_GRAINS + 1;
+        const int32_t items = steps[s].items, grain = (items - 1) / MOST_GRAINS + 1;
         /* Nothing to take while the rest changes. Each store after the one before, but none waits for another thread's cache. */
         atomic_store_explicit(&step->left, range(run, 0, 0), memory_order_release);
-        atomic_store_explicit(&step->items, items[s], memory_order_release);
+        atomic_store_explicit(&step->items, items, memory_order_release);
         atomic_store_explicit(&step->grain, grain, memory_order_release);
+        atomic_store_explicit(&step->block, grain == 1 ? steps[s].block : 1, memory_order_release);
         atomic_store_explicit(&step->done, (uint64_t)run << 32, memory_order_release);
-        atomic_store_explicit(&step->left, range(run, 0, (items[s] - 1) / grain + 1), memory_order_release);
+        atomic_store_explicit(&step->left, range(run, 0, (items - 1) / grain + 1), memory_order_release);
     }
     atomic_store(&team->run, run);
     wake_sleepers(team);

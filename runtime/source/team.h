@@ -19,9 +19,13 @@ typedef void bw_work(void *about, int32_t thread, int32_t step, int32_t from, in
 /* threads: 1 or more, the caller's own included. Fails with BITWREN_NO_MEMORY or BITWREN_NO_THREADS. */
 bitwren_status bw_team_start(bw_heap *heap, int32_t threads, int32_t most_steps, bw_team **team);
 void bw_team_stop(bw_team *team);
-/* Returns when all items of all steps are done. What a step has written, the steps after it see, and the caller.
- * items: (steps), each 1 or more. */
-void bw_team_run(bw_team *team, const int32_t *items, int32_t steps, bw_work *work, void *about);
+/* What a step consists of, 1 or more items. Those of a block, which are next to each other, are best done by one thread. */
+typedef struct {
+    int32_t items, block; /* block: of so many; items are a multiple of it */
+} bw_team_step;
+
+/* Returns when all items of all steps are done. What a step has written, the steps after it see, and the caller. */
+void bw_team_run(bw_team *team, const bw_team_step *steps, int32_t count, bw_work *work, void *about);
 
 /* Items are taken from the first on by half of the threads, and by the others from the last on: so two threads work on the
  * same halves of the picture from step to step, and find in their cache what they wrote. */

@@ -151,7 +151,7 @@ static void run_stage(const bw_sharing *sharing, int32_t stage, const bw_context
     const bw_step_plan *step = &sharing->plan->steps[sharing->stages[stage].step];
     const size_t passing = step->kind == BW_LOOKUP ? bw_tables_bytes(&step->as.lookup) : scratch->bytes;
     bw_context context = *from;
-    for (int32_t low = 0, high = sharing->units[stage]; low < high;) {
+    for (int32_t low = 0, high = sharing->units[stage].items; low < high;) {
         const int32_t thread = (int32_t)(bw_random(random) % (uint64_t)how->threads);
         const int32_t most = bw_random(random) % 2 ? high - low : (high - low + 3) / 4;
         const int32_t take = 1 + (int32_t)(bw_random(random) % (uint64_t)most);
