@@ -148,9 +148,8 @@ static void touch_rows(const bw_plane *plane, const char *arena, int32_t first, 
     }
 }
 
-/* Read what tiles need of the rows above and below their own: other threads may have them in their caches. Many lines at a
- * time come a lot sooner than as the tables need them; and processors heed a prefetch less than a load, where a line has
- * been written by another core. */
+/* Read what tiles need of the rows above and below their own: other threads may have them in their caches, from where many
+ * lines at a time come sooner than few, as the tables need them. */
 static void touch_neighbours(const bw_lookup *step, const bw_context *context, const bw_sets *sets, const lookup_item *item) {
     const bw_index_form *form = &step->form;
     const int32_t each = form->group * form->set_groups, first = sets->from * each, left = form->channels - first;
