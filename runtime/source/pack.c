@@ -40,53 +40,110 @@ static bw_index_form choose_form(const bw_node *node, int32_t channels, const bw
     return form;
 }
 
-/* `count` <= 8 bits from bit number `from` on, lowest first. */
-static uint32_t bits_at(const uint8_t *bits, size_t from, int32_t count) {
-    const size_t byte = from >> 3;
-    const int32_t shift = (int32_t)(from & 7);
-    uint32_t word = bits[byte];
-    if (shift + count > 8) word |= (uint32_t)bits[byte + 1] << 8; /* no further than the last bit's byte */
-    return word >> shift & ((1u << count) - 1);
+#define BITS_AT_ONCE 57 /* that bits_from gives at the least */
+
+/* Bits from bit number `from` on, lowest first, of so many bytes. */
+static uint64_t bits_from(const uint8_t *bits, size_t bytes, size_t from) {
+    const uint8_t *at = bits + (from >> 3);
+    const size_t left = bytes - (from >> 3);
+    uint64_t word = 0;
+    if (left >= 8) {
+        for (int32_t k = 0; k < 8; k++) word |= (uint64_t)at[k] << (8 * k); /* compilers make it one load */
+    } else {
+        for (size_t k = 0; k < left; k++) word |= (uint64_t)at[k] << (8 * k);
+    }
+    return word >> (from & 7);
 }
 
 /* One bit for each channel of a group becomes a lookup's index; *owed counts negatives. */
-static uint32_t index_of(uint32_t bits, const bw_index_form *form, int16_t *owed) {
-    if (form->group != BW_HALVED_GROUP) return bits;
+static inline uint32_t index_of(uint32_t bits, int32_t group, int16_t *owed) {
+    if (group != BW_HALVED_GROUP) return bits;
     const uint32_t negative = bits >> (BW_HALVED_GROUP - 1) & 1; /* as likely as not: no branch */
     *owed = (int16_t)(*owed + (int16_t)negative);
     return bits ^ ((negative << (BW_HALVED_GROUP - 1)) - negative);
 }
 
+/* The indices of all lookups of an output, group by group, (groups, window * window). group: a constant. */
+static inline void indices_in_groups(const bw_node *node, size_t output, const bw_index_form *form, const int32_t group,
+                                     uint8_t *indices, int16_t *owed) {
+    const int32_t area = form->window * form->window, channels = form->channels;
+    const int32_t at_once = BITS_AT_ONCE / group * group;
+    const size_t filter = (size_t)area * (size_t)channels, bytes = ((size_t)form->outputs * filter + 7) / 8;
+    for (int32_t tap = 0; tap < area; tap++) {
+        const size_t at = output * filter + (size_t)tap * (size_t)channels;
+        size_t number = (size_t)tap;
+        for (int32_t first = 0; first < channels; first += at_once) {
+            const int32_t left = channels - first < at_once ? channels - first : at_once;
+            uint64_t bits = bits_from(node->weights, bytes, at + (size_t)first) & (((uint64_t)1 << left) - 1);
+            for (int32_t c = 0; c < left; c += group, bits >>= group, number += (size_t)area)
+                indices[number] = (uint8_t)index_of((uint32_t)bits & ((1u << group) - 1), group, owed);
+        }
+    }
+}
+
+static void indices_of(const bw_node *node, size_t output, const bw_index_form *form, uint8_t *indices, int16_t *owed) {
+    switch (form->group) {
+    case 4: indices_in_groups(node, output, form, 4, indices, owed); break;
+    case 5: indices_in_groups(node, output, form, 5, indices, owed); break;
+    default: indices_in_groups(node, output, form, BW_HALVED_GROUP, indices, owed); break;
+    }
+}
+
+/* So many indices as one, the first lowest. group: a constant. */
+static inline uint64_t joined_in_groups(const uint8_t *indices, int32_t count, const int32_t group) {
+    uint64_t word = 0;
+    if (count == 9) { /* the usual window, without a loop */
+        for (int32_t k = 0; k < 9; k++) word |= (uint64_t)indices[k] << (k * group);
+        return word;
+    }
+    for (int32_t k = 0; k < count; k++) word |= (uint64_t)indices[k] << (k * group);
+    return word;
+}
+
+static inline uint64_t joined(const uint8_t *indices, int32_t count, int32_t group) {
+    switch (group) {
+    case 4: return joined_in_groups(indices, count, 4);
+    case 5: return joined_in_groups(indices, count, 5);
+    default: return joined_in_groups(indices, count, BW_HALVED_GROUP);
+    }
+}
+
+/* Little-endian. room: bytes from `to` on that are yet to be stored. Where these are 8 or more, all 8 at once are quicker. */
+static inline void store_index(uint8_t *to, uint64_t index, int32_t bytes, size_t room) {
+    if (room >= 8) {
+        for (int32_t k = 0; k < 8; k++) to[k] = (uint8_t)(index >> (8 * k));
+    } else {
+        for (int32_t k = 0; k < bytes; k++) to[k] = (uint8_t)(index >> (8 * k));
+    }
+}
+
 static int pack_indices(bw_heap *heap, const bw_node *node, int32_t channels, const bw_kernels *kernels,
                         bw_packed *packed) {
     const bw_index_form form = packed->form = choose_form(node, channels, kernels);
-    const size_t indices = (size_t)form.sets * (size_t)form.chunks * (size_t)form.outputs;
-    if (indices > (SIZE_MAX - BW_INDEX_SLACK) / (size_t)form.index_bytes) return 0;
-    uint8_t *to = bw_take(heap, indices * (size_t)form.index_bytes + BW_INDEX_SLACK, 1);
-    int16_t *owed = bw_take(heap, (size_t)form.outputs, sizeof *owed);
-    if (to == NULL || owed == NULL) return 0;
+    const size_t rows = (size_t)form.sets * (size_t)form.chunks, outputs = (size_t)form.outputs;
+    if (rows * outputs > (SIZE_MAX - BW_INDEX_SLACK) / (size_t)form.index_bytes) return 0;
+    const int32_t area = form.window * form.window, lookups = form.set_groups * area;
+    const int32_t all = (channels + form.group - 1) / form.group * area;
+    uint8_t *to = bw_take(heap, rows * outputs * (size_t)form.index_bytes + BW_INDEX_SLACK, 1);
+    int16_t *owed = bw_take(heap, outputs, sizeof *owed);
+    uint8_t *indices = bw_take(heap, (size_t)all, 1);
+    if (to == NULL || owed == NULL || indices == NULL) return 0;
     packed->indices = to;
     packed->owed = owed;
-    const int32_t area = form.window * form.window, lookups = form.set_groups * area;
-    const size_t filter = (size_t)area * (size_t)channels;
-    for (int32_t set = 0; set < form.sets; set++)
-        for (int32_t chunk = 0; chunk < form.chunks; chunk++) {
-            const int32_t start = chunk * form.chunk_taps, left = lookups - start; /* of the set's lookups */
-            const int32_t taps = left < form.chunk_taps ? left : form.chunk_taps;
-            for (int32_t o = 0; o < form.outputs; o++, to += form.index_bytes) {
-                uint64_t word = 0;
-                int32_t tap = start % area, first = (set * form.set_groups + start / area) * form.group;
-                for (int32_t k = 0; k < taps && first < channels; first += form.group, tap = 0) {
-                    const int32_t count = channels - first < form.group ? channels - first : form.group;
-                    size_t at = (size_t)o * filter + (size_t)tap * (size_t)channels + (size_t)first;
-                    for (; k < taps && tap < area; k++, tap++, at += (size_t)channels)
-                        word |= (uint64_t)index_of(bits_at(node->weights, at, count), &form, &owed[o]) << (k * form.group);
-                }
-                for (int32_t byte = 0; byte < form.index_bytes; byte++) to[byte] = (uint8_t)(word >> (8 * byte));
+    for (size_t o = 0; o < outputs; o++) {
+        size_t at = o * (size_t)form.index_bytes;
+        indices_of(node, o, &form, indices, &owed[o]);
+        for (int32_t set = 0; set < form.sets; set++)
+            for (int32_t chunk = 0; chunk < form.chunks; chunk++, at += outputs * (size_t)form.index_bytes) {
+                const int32_t start = chunk * form.chunk_taps, rest = lookups - start, left = all - set * lookups - start;
+                int32_t taps = rest < form.chunk_taps ? rest : form.chunk_taps;
+                if (left < taps) taps = left;
+                const uint64_t index = taps > 0 ? joined(indices + set * lookups + start, taps, form.group) : 0;
+                store_index(to + at, index, form.index_bytes, (outputs - o) * (size_t)form.index_bytes);
             }
-        }
-    for (int32_t o = 0; o < form.outputs; o++)
         if (owed[o] > packed->most_owed) packed->most_owed = owed[o];
+    }
+    bw_give_back(heap, indices);
     return 1;
 }
 
