@@ -11,8 +11,8 @@ from typing import TypeVar
 
 import numpy as np
 
-LEAST_SPEED = 0.8  # of the best that a core has shown, for it to be undisturbed
-MOST_TRIES = 40  # of a measurement
+LEAST_SPEED = 0.9  # of the best that a core has shown, for it to be undisturbed
+PATIENCE = 900  # seconds, for all measurements together, to wait and to measure in vain
 WAIT = 0.05  # seconds, where a core is disturbed before it
 BLOCKS, CALLS = 3, 60  # of a loop on a core: some 200 microseconds
 
@@ -22,14 +22,15 @@ Result = TypeVar("Result")
 class Cores:
     """The cores that this process may use, and the best speed of the loop on each so far, calls a second.
 
-    kept, repeated: measurements so far that were undisturbed, and that were thrown away. given_up: that were disturbed
-    MOST_TRIES times, and taken all the same.
+    kept, repeated: measurements so far that were undisturbed, and that were thrown away. given_up: that were taken as
+    they came, for the patience was at its end. lost: seconds of it that are gone.
     """
 
     def __init__(self):
         """Time the loop on every core for a second, to know what each can do."""
         self.best: dict[int, float] = {}
         self.kept = self.repeated = self.given_up = 0
+        self.lost = 0.0
         self._values = [np.ones(4096, np.int16) for _ in range(3)]
         end = time.perf_counter() + 1
         while time.perf_counter() < end:
@@ -66,16 +67,18 @@ class Cores:
         return all(speed >= LEAST_SPEED * self.best[core] for core, speed in now.items())
 
     def measured(self, measure: Callable[[], Result]) -> Result:
-        """Return what a measurement gives, undisturbed before and after; after MOST_TRIES, what one more gives."""
-        for _ in range(MOST_TRIES):
-            if not self.are_undisturbed():
-                time.sleep(WAIT)
-                continue
-            result = measure()
+        """Return what a measurement gives that is undisturbed before and after; once PATIENCE is lost, of any."""
+        while self.lost < PATIENCE:
+            begin = time.perf_counter()
             if self.are_undisturbed():
-                self.kept += 1
-                return result
-            self.repeated += 1
+                result = measure()
+                if self.are_undisturbed():
+                    self.kept += 1
+                    return result
+                self.repeated += 1
+            else:
+                time.sleep(WAIT)
+            self.lost += time.perf_counter() - begin
         self.given_up += 1
         return measure()
 
@@ -86,4 +89,5 @@ class Cores:
             "kept": self.kept,
             "repeated": self.repeated,
             "given_up": self.given_up,
+            "lost_s": round(self.lost, 1),
         }
