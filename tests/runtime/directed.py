@@ -6,6 +6,10 @@ GROUPS = {
     "convolutions": lambda scale: convolutions.convolutions(100 * scale, 11),
     "1x1": lambda scale: convolutions.convolutions(24 * scale, 12, windows=(1,)),
     "3x3": lambda scale: convolutions.convolutions(60 * scale, 13, windows=(3,)),
+    # More than are read of the weights at once: 57.
+    "many channels": lambda scale: convolutions.convolutions(
+        12 * scale, 16, windows=(1, 2, 3), channels=(57, 61, 63, 127)
+    ),
     "8-bit": lambda scale: convolutions.convolutions(30 * scale, 14, bits=8),
     "large windows": lambda scale: convolutions.convolutions(
         8 * scale, 15, windows=(11, 16, 17, 18), channels=(1, 2, 5)
