@@ -48,6 +48,8 @@ BARS = {  # times faster than the best float peer, than the best int8 peer; at e
 }
 WIDE_RESNETS = {"srelu-20-10": (20, 10), "srelu-20-4": (20, 4), "srelu-20-1": (20, 1), "srelu-14-0.5": (14, 0.5)}
 HIDING_SOURCE = Path(__file__).resolve().with_name("avx2_only.c")
+CLOCK_SOURCE = Path(__file__).resolve().with_name("clock.c")
+LARGE = 200_000_000  # multiply-accumulates of a layer of the 20-10; those that halve the picture have fewer
 PEAK_SOURCE = Path(__file__).resolve().parents[1] / "runtime" / "tests" / "peak.c"
 
 
@@ -98,27 +100,43 @@ def hold_to_avx2(folder: Path) -> None:
         raise SystemExit(seen.stderr.strip())
 
 
+def told_by_c(source: Path, options: list[str], words: list, plan: Plan) -> list[dict] | None:
+    """Return what five runs of a C program tell, as JSON; None without cc."""
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / source.stem
+        plain = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # ends compilers
+        try:
+            subprocess.run(["cc", "-std=c11", "-O2", str(source), *options, "-o", str(program)], check=True, env=plain)
+            run = functools.partial(subprocess.run, check=True, capture_output=True, text=True, env=plain)
+            return [json.loads(plan.turn(functools.partial(run, [program, *words])).stdout) for _ in range(5)]
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"nothing told by {source.name}: {error}")
+            return None
+
+
 def peak_in_c(model: Path, plan: Plan) -> dict | None:
     """Return peak bytes and seconds to open of a C program that only loads and runs the network; None without cc.
 
     The largest and the median of five runs.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "peak"
-        include = PEAK_SOURCE.parents[1] / "include"
-        command = ["cc", "-std=c11", "-O2", f"-I{include}", str(PEAK_SOURCE), f"-L{FOLDER}", "-lbitwren",
-                   f"-Wl,-rpath,{FOLDER}", "-o", str(program)]
-        plain = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # ends compilers
-        try:
-            subprocess.run(command, check=True, env=plain)
-            run = functools.partial(subprocess.run, check=True, capture_output=True, text=True, env=plain)
-            told = [json.loads(plan.turn(functools.partial(run, [program, model])).stdout) for _ in range(5)]
-        except (OSError, subprocess.CalledProcessError) as error:
-            print(f"no peak memory in C: {error}")
-            return None
+    include = PEAK_SOURCE.parents[1] / "include"
+    told = told_by_c(PEAK_SOURCE, [f"-I{include}", f"-L{FOLDER}", "-lbitwren", f"-Wl,-rpath,{FOLDER}"], [model], plan)
+    if told is None:
+        return None
     peak, opened = (sorted(one[name] for one in told) for name in ("peak_bytes", "open_s"))
     commit = made_by(plan)["commit"]
     return told[0] | {"peak_bytes": peak[-1], "open_s": opened[len(opened) // 2], "commit": commit}
+
+
+def clock_hertz(plan: Plan) -> float | None:
+    """Return the cycles a second of these cores, the most of five runs of a C program; None without cc."""
+    told = told_by_c(CLOCK_SOURCE, [], [], plan)
+    return told and max(one["hertz"] for one in told)
+
+
+def large_layers(steps: list[dict], hertz: float) -> float:
+    """Return the multiply-accumulates a cycle of the slowest large 3x3 layer, tables and what follows included."""
+    return min(step["macs"] / step["seconds"] / hertz for step in steps if step["macs"] > LARGE)
 
 
 def bars(name: str, figures: dict) -> list[dict]:
@@ -210,6 +228,8 @@ def own_bars(name: str, figures: dict) -> list[dict]:
         steps = figures["steps"]
         total = sum(step["seconds"] for step in steps)
         rest = sum(step["seconds"] - step["lookups_s"] for step in steps)
+        hertz = figures["clock_hertz"]
+        bar("multiply-accumulates a cycle, large 3x3 layers", hertz and large_layers(steps, hertz), least=0.6 * 160)
         bar("threads 1 -> 2, times faster", seconds[1, 1, TOGETHER] / seconds[2, 1, TOGETHER], least=1.9)
         bar("share of time outside lookups", rest / total, most=0.12)
         told = figures["c_program"] or {}
@@ -261,7 +281,7 @@ def main() -> None:
             figures = benchmark(model, plan, calibration, test, print)
             print(format_benchmark(figures))
             print(format_steps(figures["steps"]))
-        figures["c_program"] = peak_in_c(model, plan)
+        figures |= {"c_program": peak_in_c(model, plan), "clock_hertz": clock_hertz(plan)}
         if arguments.prepare:
             continue
         figures.setdefault("scaling_runs", []).append(scaling_run(model, calibration[:16], plan))
